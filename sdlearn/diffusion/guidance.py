@@ -1,0 +1,96 @@
+"""Classifier-free guidance: what the UNet is told, and how two of its predictions become one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What the UNet is told besides x and t.
+
+    context: the text embedding (B, T, C). channels: (B, C, H, W), appended to x after the sampler's scaling
+    (inpainting, depth, super-resolution). class_labels: (B,). control: control(x, t, context) returns ControlNet's
+    residuals for the UNet; x comes without the channels, and under guidance with both halves, 2B.
+    """
+
+    context: Tensor
+    channels: Tensor | None = None
+    class_labels: Tensor | None = None
+    control: Callable[[Tensor, Any, Tensor], Any] | None = None
+
+
+def guide(
+    unet: Callable[..., Tensor],
+    condition: Condition,
+    unconditional: Condition | None,
+    guidance_scale: float,
+    rescale: float = 0.0,
+) -> Callable[[Tensor, int | float | Tensor], Tensor]:
+    """A function denoise(x, t) that returns the UNet's raw prediction (epsilon, x_0 or v), guided by the condition.
+
+        guided = unconditional + guidance_scale · (conditional - unconditional)
+
+    Ho & Salimans 2022, equation 6, whose w is guidance_scale - 1. Scale 1 is the conditional prediction alone: then
+    only that half is computed, and `unconditional` may be None. Scale 0 is the unconditional prediction. Both halves
+    run in one batch, the unconditional one first.
+
+    unet: called as unet(x, t, context, class_labels=..., residuals=...).
+    unconditional: the empty or the negative prompt. Channels and class_labels that it leaves None are the condition's;
+    control is always the condition's.
+    rescale: from 0 to 1, how far the standard deviation of each image is brought back to that of the conditional
+    prediction, against over-exposure (Lin et al. 2023, section 3.4, equations 15 and 16).
+
+    Raises ValueError when unconditional is missing but needed, shapes don't match, or a number is out of range.
+    """
+    if not -float("inf") < guidance_scale < float("inf"):
+        raise ValueError(f"guidance_scale = {guidance_scale}, must be finite")
+    if not 0 <= rescale <= 1:
+        raise ValueError(f"rescale = {rescale}, must be from 0 to 1")
+    if guidance_scale == 1:
+        return lambda x, t: _predict(unet, condition, x, t)
+    if unconditional is None:
+        raise ValueError(f"guidance_scale = {guidance_scale} needs an unconditional condition; only 1 works without")
+    both = _join(unconditional, condition)
+
+    def denoise(x: Tensor, t: int | float | Tensor) -> Tensor:
+        if isinstance(t, Tensor) and t.ndim == 1:
+            t = torch.cat([t, t])
+        prediction = _predict(unet, both, torch.cat([x, x]), t)  # (2B, C, H, W)
+        without, conditional = prediction.chunk(2)
+        guided = without + guidance_scale * (conditional - without)
+        if rescale == 0:
+            return guided
+        dims = tuple(range(1, x.ndim))  # one standard deviation for each image
+        rescaled = guided * (conditional.std(dims, keepdim=True) / guided.std(dims, keepdim=True))
+        return rescale * rescaled + (1 - rescale) * guided
+
+    return denoise
+
+
+def _predict(unet: Callable[..., Tensor], condition: Condition, x: Tensor, t: int | float | Tensor) -> Tensor:
+    for name in ("context", "channels", "class_labels"):
+        value = getattr(condition, name)
+        if value is not None and len(value) != len(x):
+            raise ValueError(f"{name} has a batch of {len(value)}, x one of {len(x)}; they must be equal")
+    residuals = condition.control(x, t, condition.context) if condition.control else None
+    if condition.channels is not None:
+        x = torch.cat([x, condition.channels.to(x)], dim=1)
+    return unet(x, t, condition.context, class_labels=condition.class_labels, residuals=residuals)
+
+
+def _join(unconditional: Condition, condition: Condition) -> Condition:
+    """Both conditions as one of twice the batch, the unconditional half first."""
+    joined = {}
+    for name in ("context", "channels", "class_labels"):
+        first, second = getattr(unconditional, name), getattr(condition, name)
+        if second is None and first is not None:
+            raise ValueError(f"unconditional has {name} and condition has none")
+        first = second if first is None else first
+        if first is not None and first.shape != second.shape:
+            raise ValueError(f"{name}: shape {tuple(first.shape)} of unconditional is not {tuple(second.shape)}")
+        joined[name] = None if first is None else torch.cat([first, second])
+    return Condition(**joined, control=condition.control)

@@ -1,0 +1,240 @@
+"""The schedule against DDPMScheduler, and its own algebra."""
+
+import json
+
+import diffusers
+import pytest
+import torch
+from diffusers.training_utils import compute_snr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sdlearn.check import assert_parity
+from sdlearn.diffusion.schedule import BETA_SCHEDULES, PREDICTION_TYPES, Schedule, ScheduleConfig
+
+SHAPES = [(1, 4, 8, 6), (3, 4, 5, 7), (3, 2)]
+RANGES = [(0.00085, 0.012), (0.0001, 0.02)]
+
+
+def normal(shape: tuple[int, ...], seed: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def reference(config: ScheduleConfig) -> diffusers.DDPMScheduler:
+    return diffusers.DDPMScheduler.from_config(config.to_dict() | {"_class_name": "DDPMScheduler"})
+
+
+@pytest.mark.parametrize("zero_snr", [False, True])
+@pytest.mark.parametrize("beta_range", RANGES)
+@pytest.mark.parametrize("beta_schedule", BETA_SCHEDULES)
+def test_betas_have_the_bits_of_diffusers(beta_schedule, beta_range, zero_snr):
+    config = ScheduleConfig(
+        beta_schedule=beta_schedule, beta_start=beta_range[0], beta_end=beta_range[1], rescale_betas_zero_snr=zero_snr
+    )
+    ours, theirs = Schedule(config), reference(config)
+    assert torch.equal(ours.betas, theirs.betas)
+    assert torch.equal(ours.alphas, theirs.alphas)
+    assert torch.equal(ours.alphas_cumprod, theirs.alphas_cumprod)
+    dpm = diffusers.DPMSolverMultistepScheduler.from_config(theirs.config)
+    assert torch.equal(ours.sigmas, dpm.sigmas)
+    assert (ours.alphas_cumprod[-1] == 0) == zero_snr
+
+
+@pytest.mark.parametrize("beta_schedule", BETA_SCHEDULES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_noising_equals_ddpm_scheduler(beta_schedule, shape):
+    config = ScheduleConfig(beta_schedule=beta_schedule)
+    ours, theirs = Schedule(config), reference(config)
+    x0, noise = normal(shape, 0), normal(shape, 1)
+    for timesteps in ([0, 500, 999], [1, 17, 981], [999, 999, 0]):
+        t = torch.tensor(timesteps[: shape[0]])
+        assert_parity("add_noise", ours.add_noise(x0, noise, t), theirs.add_noise(x0, noise, t), 1e-6)
+        assert_parity("velocity", ours.velocity(x0, noise, t), theirs.get_velocity(x0, noise, t), 1e-6)
+        snr = compute_snr(theirs, t)
+        assert_parity("snr", ours.snr(t) / snr, torch.ones(len(t)), 1e-6)
+
+
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+@pytest.mark.parametrize("t", [1, 20, 501, 981, 999])
+def test_conversions_equal_the_step_of_ddim(prediction_type, t):
+    config = ScheduleConfig(prediction_type=prediction_type)
+    schedule, theirs = Schedule(config), diffusers.DDIMScheduler.from_config(config.to_dict())
+    theirs.set_timesteps(50)
+    prediction, x = normal((2, 4, 5, 3), 2), normal((2, 4, 5, 3), 3)
+    x0 = theirs.step(prediction, t, x).pred_original_sample
+    scale = max(1.0, x0.abs().max().item())
+    assert_parity("x0", schedule.to_x0(prediction, x, t), x0, 1e-6 * scale)
+    # Diffusers doesn't hand out its epsilon; the equation of the forward process holds it.
+    epsilon = (x.double() - schedule.alphas_cumprod[t].double().sqrt() * x0.double()) / (
+        1 - schedule.alphas_cumprod[t].double()
+    ).sqrt()
+    assert_parity("epsilon", schedule.to_epsilon(prediction, x, t), epsilon, 1e-5 * scale)
+    v = theirs.get_velocity(x0, epsilon.float(), torch.tensor([t]))
+    assert_parity("v", schedule.to_v(prediction, x, t), v, 1e-5 * scale)
+
+
+def test_gradients_equal_diffusers():
+    config = ScheduleConfig(prediction_type="v_prediction")
+    t = torch.tensor([3, 700])
+    gradients = []
+    for noising in (Schedule(config).add_noise, reference(config).add_noise):
+        x0, noise = normal((2, 3, 4, 5), 0).requires_grad_(), normal((2, 3, 4, 5), 1).requires_grad_()
+        noising(x0, noise, t).pow(3).sum().backward()
+        gradients.append(torch.stack([x0.grad, noise.grad]))
+    assert_parity("gradient", *gradients, 1e-6, relative=True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    beta_schedule=st.sampled_from(BETA_SCHEDULES),
+    prediction_type=st.sampled_from(PREDICTION_TYPES),
+    zero_snr=st.booleans(),
+    t=st.integers(0, 999),
+    seed=st.integers(0, 100),
+)
+def test_the_right_prediction_gives_back_x0_noise_and_v(beta_schedule, prediction_type, zero_snr, t, seed):
+    schedule = Schedule(
+        ScheduleConfig(beta_schedule=beta_schedule, prediction_type=prediction_type, rescale_betas_zero_snr=zero_snr)
+    )
+    x0, noise = normal((2, 3, 4), seed).double(), normal((2, 3, 4), seed + 1000).double()
+    x, v, prediction = schedule.add_noise(x0, noise, t), schedule.velocity(x0, noise, t), schedule.target(x0, noise, t)
+    alphas_cumprod = schedule.alphas_cumprod[t].item()
+    # The rates are rounded to float32, so signal² + noise² is 1 only to 1e-7; dividing by a small rate magnifies this.
+    small = {"epsilon": alphas_cumprod, "sample": 1 - alphas_cumprod, "v_prediction": 1.0}[prediction_type] ** 0.5
+    bound = 1e-5 / max(small, 2**-12)
+    if alphas_cumprod > 0 or prediction_type != "epsilon":
+        assert_parity("x0", schedule.to_x0(prediction, x, t), x0, bound)
+        assert_parity("v", schedule.to_v(prediction, x, t), v, bound)
+    assert_parity("epsilon", schedule.to_epsilon(prediction, x, t), noise, bound)
+    batch = torch.full((2,), t)
+    assert_parity("t as (B,)", schedule.to_x0(prediction, x, batch), schedule.to_x0(prediction, x, t), 1e-12)
+
+
+def test_pure_noise_stays_finite_with_epsilon():
+    schedule = Schedule(ScheduleConfig(rescale_betas_zero_snr=True))
+    x = normal((2, 3), 0)
+    assert torch.isfinite(schedule.to_x0(x + 0.1, x, 999)).all()
+    assert torch.isfinite(schedule.to_x0(x + 0.1, x, torch.tensor([999, 0]))).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_the_dtype_stays(dtype):
+    schedule = Schedule(ScheduleConfig(prediction_type="v_prediction"))
+    x = normal((2, 3, 4), 0).to(dtype)
+    for t in (5, torch.tensor([5, 900])):
+        assert schedule.add_noise(x, x, t).dtype == dtype
+        assert schedule.to_x0(x, x, t).dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("t", "message"),
+    [
+        (-1, "whole number from 0 to 999"),
+        (1000, "whole number from 0 to 999"),
+        (1.5, "whole number from 0 to 999"),
+        (torch.tensor([0, 1000]), "whole number from 0 to 999"),
+        (torch.tensor([-1, 5]), "whole number from 0 to 999"),
+        (torch.tensor([], dtype=torch.long), "whole number from 0 to 999"),
+        (torch.tensor([0.5, 1.0]), "int or a LongTensor"),
+        (torch.tensor([[1, 2]]), "int or a LongTensor"),
+        (torch.tensor([True, False]), "int or a LongTensor"),
+        (torch.tensor([1, 2, 3]), "3 timesteps for a batch of 2"),
+    ],
+)
+def test_bad_timesteps_are_refused(t, message):
+    x = torch.zeros(2, 3)
+    with pytest.raises(ValueError, match=message):
+        Schedule(ScheduleConfig()).add_noise(x, x, t)
+
+
+# The files of the models that the project reads, as published.
+SD1 = {
+    "_class_name": "PNDMScheduler",
+    "_diffusers_version": "0.6.0",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "num_train_timesteps": 1000,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "trained_betas": None,
+    "clip_sample": False,
+}
+SD2 = SD1 | {"_class_name": "DDIMScheduler", "prediction_type": "v_prediction"}
+
+
+def test_stable_diffusion_files_are_read():
+    assert ScheduleConfig.from_dict(SD1) == ScheduleConfig(scheduler="PNDMScheduler")
+    assert ScheduleConfig.from_dict(SD2) == ScheduleConfig(prediction_type="v_prediction")
+
+
+CLASSES = ["DDPM", "DDIM", "PNDM", "DPMSolverMultistep", "EulerDiscrete", "EulerAncestralDiscrete"]
+
+
+@pytest.mark.parametrize("name", [f"{name}Scheduler" for name in CLASSES])
+def test_files_go_to_diffusers_and_back(name, tmp_path):
+    config = ScheduleConfig(
+        scheduler=name, prediction_type="v_prediction", timestep_spacing="trailing", set_alpha_to_one=True
+    )
+    file = tmp_path / "scheduler_config.json"
+    file.write_text(json.dumps(config.to_dict()))
+    theirs = getattr(diffusers, name).from_pretrained(tmp_path)
+    assert torch.equal(theirs.betas, Schedule(config).betas)
+    assert theirs.config.timestep_spacing == "trailing"
+    theirs.save_pretrained(tmp_path)  # writes every key of the class, most at their defaults
+    assert ScheduleConfig.from_dict(json.loads(file.read_text()), str(file)) == config
+
+
+@pytest.mark.parametrize("name", [f"{name}Scheduler" for name in CLASSES])
+def test_left_out_keys_have_the_defaults_of_the_class(name):
+    needed = {"clip_sample": False, "skip_prk_steps": True}  # their defaults are refused
+    ours = ScheduleConfig.from_dict({"_class_name": name} | needed)
+    theirs = getattr(diffusers, name)().config
+    for key, value in ours.to_dict().items():
+        if key in theirs and key not in needed and key != "_class_name":
+            assert value == theirs[key], key
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("DDIM", "clip_sample", True),
+        ("DDPM", "thresholding", True),
+        ("DDPM", "variance_type", "learned"),
+        ("DDPM", "variance_type", "fixed_large"),
+        ("DDIM", "trained_betas", [0.1, 0.2]),
+        ("DDIM", "beta_schedule", "sigmoid"),
+        ("DDIM", "prediction_type", "flow_prediction"),
+        ("DDIM", "timestep_spacing", "log"),
+        ("DDIM", "beta_start", "0.1"),
+        ("DDIM", "num_train_timesteps", 0),
+        ("DDIM", "steps_offset", -1),
+        ("DDIM", "rescale_betas_zero_snr", "yes"),
+        ("DDIM", "a_key_of_the_future", 3),
+        ("PNDM", "skip_prk_steps", False),
+        ("DPMSolverMultistep", "algorithm_type", "sde-dpmsolver++"),
+        ("DPMSolverMultistep", "solver_order", 3),
+        ("DPMSolverMultistep", "solver_type", "heun"),
+        ("DPMSolverMultistep", "final_sigmas_type", "sigma_min"),
+        ("DPMSolverMultistep", "use_karras_sigmas", True),
+        ("DPMSolverMultistep", "use_lu_lambdas", True),
+        ("DPMSolverMultistep", "lambda_min_clipped", -5.1),
+        ("EulerDiscrete", "interpolation_type", "log_linear"),
+        ("EulerDiscrete", "sigma_min", 0.1),
+    ],
+)
+def test_values_that_change_the_computation_are_refused(name, key, value):
+    good = SD1 | {"_class_name": f"{name}Scheduler"}
+    ScheduleConfig.from_dict(good)
+    with pytest.raises(ValueError) as error:
+        ScheduleConfig.from_dict(good | {key: value}, "folder/scheduler_config.json")
+    for part in ("folder/scheduler_config.json", key, repr(value)):
+        assert part in str(error.value)
+
+
+def test_a_missing_key_whose_default_changes_the_computation_is_refused():
+    with pytest.raises(ValueError, match="clip_sample = True"):
+        ScheduleConfig.from_dict({"_class_name": "DDIMScheduler"})
+    with pytest.raises(ValueError, match="FlowMatchEulerDiscreteScheduler"):
+        ScheduleConfig.from_dict({"_class_name": "FlowMatchEulerDiscreteScheduler"})
