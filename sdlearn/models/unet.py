@@ -1,0 +1,299 @@
+"""The UNet: predicts the noise (or v) in the latents, told the time and the text.
+
+Source: "High-Resolution Image Synthesis with Latent Diffusion Models" (arXiv 2112.10752), as in Stable Diffusion 1.
+Parameter names are those of Diffusers' UNet2DConditionModel.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sdlearn.config import Config
+from sdlearn.models.attention import transformer_parts
+from sdlearn.models.blocks import Downsample, ResnetBlock, Upsample
+
+
+@dataclass(frozen=True)
+class UNetConfig(Config):
+    """The UNet's config.json. The defaults are Stable Diffusion 1.5.
+
+    `attention_head_dim` is, despite its name, the *number* of heads: one for all levels, or one for each.
+    """
+
+    sample_size: int = 64
+    in_channels: int = 4
+    out_channels: int = 4
+    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    down_block_types: tuple[str, ...] = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
+    up_block_types: tuple[str, ...] = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
+    layers_per_block: int = 2
+    cross_attention_dim: int = 768
+    attention_head_dim: int | tuple[int, ...] = 8
+    norm_num_groups: int = 32
+    num_class_embeds: int | None = None
+
+    class_name: ClassVar[str] = "UNet2DConditionModel"
+    neutral: ClassVar[dict[str, Any]] = {
+        "act_fn": ("silu",),
+        "flip_sin_to_cos": (True,),
+        "freq_shift": (0,),
+        "norm_eps": (1e-5,),
+        "downsample_padding": (1,),
+        "mid_block_scale_factor": (1,),
+        "mid_block_type": ("UNetMidBlock2DCrossAttn",),
+        "transformer_layers_per_block": (1,),
+        "time_embedding_type": ("positional",),
+        "resnet_time_scale_shift": ("default",),
+        "resnet_out_scale_factor": (1.0,),
+        "conv_in_kernel": (3,),
+        "conv_out_kernel": (3,),
+        "attention_type": ("default",),
+        "dropout": (0.0,),
+        "addition_embed_type_num_heads": ...,  # used only where addition_embed_type is set, which is refused
+    }
+
+    def __post_init__(self) -> None:
+        levels = len(self.block_out_channels)
+        if not levels == len(self.down_block_types) == len(self.up_block_types):
+            raise ValueError("block_out_channels, down_block_types and up_block_types must have the same length")
+        for key in ("layers_per_block", "cross_attention_dim", "norm_num_groups"):
+            if not isinstance(getattr(self, key), int):
+                raise ValueError(f"{key} = {getattr(self, key)!r} is not supported, only one whole number")
+        if isinstance(self.attention_head_dim, tuple) and len(self.attention_head_dim) != levels:
+            raise ValueError(f"attention_head_dim = {self.attention_head_dim!r} must be one number, or {levels}")
+        for key, kinds in (("down_block_types", self.down_block_types), ("up_block_types", self.up_block_types)):
+            name = "DownBlock2D" if key.startswith("down") else "UpBlock2D"
+            for kind in kinds:
+                if kind not in (name, f"CrossAttn{name}"):
+                    raise ValueError(f"{key} = {kind!r} is not supported, only {name!r} or 'CrossAttn{name}'")
+
+    def heads(self, level: int) -> int:
+        """The number of attention heads at a level, 0 being the one with the most pixels."""
+        return self.attention_head_dim if isinstance(self.attention_head_dim, int) else self.attention_head_dim[level]
+
+
+def timestep_embedding(t: Tensor, channels: int) -> Tensor:
+    """Cosines and sines of t at geometrically spaced frequencies, 1 down to 1/10000. (B,) -> (B, channels).
+
+    Source: the position encoding of "Attention Is All You Need" (arXiv 1706.03762, section 3.5), cosines first.
+    """
+    half = channels // 2
+    frequencies = torch.exp(-math.log(10_000) / half * torch.arange(half, device=t.device, dtype=torch.float32))
+    angles = t[:, None].float() * frequencies  # (B, channels / 2)
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+class TimestepEmbedding(nn.Module):
+    """Two linear layers that turn the sinusoids into what every ResnetBlock is told of the time."""
+
+    def __init__(self, channels: int, time_channels: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(channels, time_channels)
+        self.linear_2 = nn.Linear(time_channels, time_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels) -> (B, time_channels)."""
+        return self.linear_2(F.silu(self.linear_1(x)))
+
+
+class DownBlock(nn.Module):
+    """ResnetBlocks, each followed by a transformer if the level attends; then half the size, save at the last level."""
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        make_resnet: Callable[..., nn.Module],
+        make_attention: Callable[..., nn.Module] | None,
+        downsample: Callable[..., nn.Module] | None,
+    ) -> None:
+        super().__init__()
+        out_channels = channels[-1]
+        self.resnets = nn.ModuleList(make_resnet(a, b) for a, b in pairwise(channels))
+        if make_attention is not None:
+            self.attentions = nn.ModuleList(make_attention(out_channels) for _ in self.resnets)
+        if downsample is not None:
+            self.downsamplers = nn.ModuleList([downsample(out_channels)])
+
+    def forward(self, x: Tensor, time: Tensor, context: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(B, in, H, W) -> (B, out, H/2, W/2), and every feature map on the way: the skips."""
+        skips = []
+        for i, resnet in enumerate(self.resnets):
+            x = resnet(x, time)
+            if hasattr(self, "attentions"):
+                x = self.attentions[i](x, context)
+            skips.append(x)
+        if hasattr(self, "downsamplers"):
+            x = self.downsamplers[0](x)
+            skips.append(x)
+        return x, skips
+
+
+class MiddleBlock(nn.Module):
+    """ResnetBlock, transformer, ResnetBlock at the lowest resolution."""
+
+    def __init__(
+        self, channels: int, make_resnet: Callable[..., nn.Module], make_attention: Callable[..., nn.Module]
+    ) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList([make_resnet(channels, channels), make_resnet(channels, channels)])
+        self.attentions = nn.ModuleList([make_attention(channels)])
+
+    def forward(self, x: Tensor, time: Tensor, context: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        x = self.resnets[0](x, time)
+        x = self.attentions[0](x, context)
+        return self.resnets[1](x, time)
+
+
+class UpBlock(nn.Module):
+    """Like a DownBlock, but every ResnetBlock first gets a skip joined to its input; then twice the size."""
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        skip_channels: Sequence[int],
+        make_resnet: Callable[..., nn.Module],
+        make_attention: Callable[..., nn.Module] | None,
+        upsample: Callable[..., nn.Module] | None,
+    ) -> None:
+        super().__init__()
+        out_channels = channels[-1]
+        ins = [below + skip for below, skip in zip(channels, skip_channels, strict=False)]
+        self.resnets = nn.ModuleList(make_resnet(a, out_channels) for a in ins)
+        if make_attention is not None:
+            self.attentions = nn.ModuleList(make_attention(out_channels) for _ in self.resnets)
+        if upsample is not None:
+            self.upsamplers = nn.ModuleList([upsample(out_channels)])
+
+    def forward(self, x: Tensor, skips: list[Tensor], time: Tensor, context: Tensor) -> Tensor:
+        """(B, in, H, W) -> (B, out, 2H, 2W). Takes its skips from the end of the list."""
+        for i, resnet in enumerate(self.resnets):
+            x = resnet(torch.cat([x, skips.pop()], dim=1), time)  # (B, below + skip, H, W) -> (B, out, H, W)
+            if hasattr(self, "attentions"):
+                x = self.attentions[i](x, context)
+        if hasattr(self, "upsamplers"):
+            x = self.upsamplers[0](x)
+        return x
+
+
+class UNet(nn.Module):
+    """Stable Diffusion's UNet.
+
+    The classes that it is assembled from are keyword arguments: `resnet_block`, `downsample`, `upsample`,
+    `timestep_embedding`, and those of `transformer_parts`. A learner's own class goes into every place of ours.
+    """
+
+    def __init__(
+        self,
+        config: UNetConfig,
+        *,
+        resnet_block: Callable[..., nn.Module] = ResnetBlock,
+        downsample: Callable[..., nn.Module] = Downsample,
+        upsample: Callable[..., nn.Module] = Upsample,
+        timestep_embedding: Callable[..., nn.Module] = TimestepEmbedding,
+        **parts: Callable[..., nn.Module],
+    ) -> None:
+        super().__init__()
+        self.config = config
+        widths, groups, layers = config.block_out_channels, config.norm_num_groups, config.layers_per_block
+        time_channels = 4 * widths[0]
+        last = len(widths) - 1
+        transformer = transformer_parts(**parts)
+
+        def make_resnet(in_channels: int, out_channels: int) -> nn.Module:
+            return resnet_block(in_channels, out_channels, time_channels, groups, 1e-5)
+
+        def make_attention(level: int) -> Callable[[int], nn.Module]:
+            return lambda channels: transformer(channels, config.heads(level), config.cross_attention_dim, groups)
+
+        self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        self.time_embedding = timestep_embedding(widths[0], time_channels)
+        if config.num_class_embeds is not None:
+            self.class_embedding = nn.Embedding(config.num_class_embeds, time_channels)
+
+        self.down_blocks = nn.ModuleList()
+        skips = [widths[0]]  # the channels of every skip, in the order in which the way down makes them
+        for level, width in enumerate(widths):
+            attends = config.down_block_types[level].startswith("CrossAttn")
+            channels = [skips[-1]] + [width] * layers
+            self.down_blocks.append(
+                DownBlock(
+                    channels,
+                    make_resnet,
+                    make_attention(level) if attends else None,
+                    downsample if level < last else None,
+                )
+            )
+            skips += [width] * (layers + (level < last))
+
+        self.mid_block = MiddleBlock(widths[-1], make_resnet, make_attention(last))
+
+        self.up_blocks = nn.ModuleList()
+        below = widths[-1]
+        for level, kind in zip(reversed(range(len(widths))), config.up_block_types, strict=True):
+            width = widths[level]
+            channels = [below] + [width] * layers  # what comes from below into each of the layers + 1 ResnetBlocks
+            taken = [skips.pop() for _ in range(layers + 1)]
+            attends = make_attention(level) if kind.startswith("CrossAttn") else None
+            self.up_blocks.append(UpBlock(channels, taken, make_resnet, attends, upsample if level > 0 else None))
+            below = width
+
+        self.conv_norm_out = nn.GroupNorm(groups, widths[0], eps=1e-5)
+        self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
+
+    def embed_time(self, x: Tensor, t: Tensor | float, class_labels: Tensor | None) -> Tensor:
+        """What the ResnetBlocks are told of the time, and of the class if there is one. -> (B, time_channels)."""
+        t = torch.as_tensor(t, device=x.device).expand(len(x))  # (B,)
+        time = self.time_embedding(timestep_embedding(t, self.config.block_out_channels[0]).to(x.dtype))
+        if (self.config.num_class_embeds is None) != (class_labels is None):
+            raise ValueError(f"class_labels must be given exactly if num_class_embeds is set: {class_labels=}")
+        return time if class_labels is None else time + self.class_embedding(class_labels)
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor | float,
+        context: Tensor,
+        *,
+        class_labels: Tensor | None = None,
+        residuals: tuple[list[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """Predict, at time `t`, the noise or v in `x`: (B, in_channels, H, W) -> (B, out_channels, H, W).
+
+        Args:
+            x: noisy latents; H and W divisible by 2^(levels − 1).
+            t: timestep, 0 to 999; one for all, or (B,).
+            context: the encoded text (B, T, cross_attention_dim).
+            class_labels: (B,) whole numbers, for a UNet with `num_class_embeds`.
+            residuals: what a ControlNet adds to each skip, and to the middle block's output.
+
+        Raises:
+            ValueError: a shape does not fit.
+        """
+        config, factor = self.config, 2 ** (len(self.down_blocks) - 1)
+        if x.ndim != 4 or x.shape[1] != config.in_channels or x.shape[2] % factor or x.shape[3] % factor:
+            accepted = f"(B, {config.in_channels}, H, W) with H and W divisible by {factor}"
+            raise ValueError(f"the UNet takes {accepted}, not {tuple(x.shape)}")
+        if context.ndim != 3 or len(context) != len(x) or context.shape[2] != config.cross_attention_dim:
+            accepted = f"({len(x)}, T, {config.cross_attention_dim})"
+            raise ValueError(f"the UNet takes a context of shape {accepted}, not {tuple(context.shape)}")
+
+        time = self.embed_time(x, t, class_labels)
+        x = self.conv_in(x)  # (B, 4, H, W) -> (B, C, H, W)
+        skips = [x]
+        for block in self.down_blocks:
+            x, new = block(x, time, context)
+            skips += new
+        x = self.mid_block(x, time, context)
+        if residuals is not None:
+            skips = [skip + residual for skip, residual in zip(skips, residuals[0], strict=True)]
+            x = x + residuals[1]
+        for block in self.up_blocks:
+            x = block(x, skips, time, context)
+        return self.conv_out(F.silu(self.conv_norm_out(x)))  # (B, C, H, W) -> (B, 4, H, W)

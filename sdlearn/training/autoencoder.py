@@ -1,0 +1,85 @@
+"""Training the autoencoder: give the picture back, from latents that stay near a standard Gaussian."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sdlearn.checkpoints import save_part
+from sdlearn.data import Scenes
+from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
+from sdlearn.training.loop import generator_for
+
+
+class AutoencoderObjective(nn.Module):
+    """|x − x̂| + (x − x̂)² + kl_weight · KL, each a mean over its numbers (arXiv 2112.10752, section 3.1)."""
+
+    def __init__(self, autoencoder: Autoencoder, kl_weight: float) -> None:
+        super().__init__()
+        self.autoencoder, self.kl_weight = autoencoder, kl_weight
+
+    def forward(self, image: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """(B, 3, H, W) in [−1, 1], noise of the latents' shape."""
+        gaussian = self.autoencoder.encode(image)
+        latents = gaussian.mean + (0.5 * gaussian.logvar).exp() * noise
+        difference = self.autoencoder.decode(latents).float() - image
+        mse = difference.square().mean()
+        kl = gaussian.kl().float().mean() / latents[0].numel()
+        loss = difference.abs().mean() + mse + self.kl_weight * kl
+        return loss, {"psnr": 10 * torch.log10(4 / mse.detach()), "kl": kl.detach()}
+
+
+class AutoencoderTask:
+    """The autoencoder on scenes. Table `[model]` of the recipe is its configuration, `[loss]` holds `kl_weight`."""
+
+    def __init__(self, recipe: dict[str, Any]) -> None:
+        self.seed, self.batch_size = recipe["training"].get("seed", 0), recipe["training"]["batch_size"]
+        torch.manual_seed(self.seed)  # the first weights
+        self.autoencoder = Autoencoder(AutoencoderConfig.from_dict(recipe["model"], "[model]"))
+        self.objective = AutoencoderObjective(self.autoencoder, recipe["loss"]["kl_weight"])
+        self.scenes = Scenes(self.seed)
+
+    def batch(self, step: int, rows: slice) -> dict[str, Tensor]:
+        indices = range(step * self.batch_size, (step + 1) * self.batch_size)
+        image = torch.stack([self.scenes[index].image for index in indices[rows]])
+        config = self.autoencoder.config
+        side = image.shape[-1] // config.factor
+        shape = (self.batch_size, config.latent_channels, side, side)
+        noise = torch.randn(shape, generator=generator_for(self.seed, step))
+        return {"image": to_unit_range(image), "noise": noise[rows]}
+
+    def samples(self) -> Tensor:
+        """Pairs of held-out scenes: the original above its reconstruction."""
+        image = to_unit_range(torch.stack([scene.image for scene in held_out_scenes(16)]))
+        image = image.to(next(self.autoencoder.parameters()))
+        return torch.cat([image, self.autoencoder.decode(self.autoencoder.encode(image).mode())]).cpu()
+
+    def save(self, folder: Path) -> None:
+        """Write `vae/`, with the measured scaling factor: 1 / std of the latents (arXiv 2112.10752, appendix G)."""
+        config = measure_scaling_factor(self.autoencoder, self.scenes)
+        save_part(folder / "vae", config, self.autoencoder.state_dict())
+
+
+def to_unit_range(image: Tensor) -> Tensor:
+    """uint8 0 … 255 -> float −1 … 1."""
+    return image.float() / 127.5 - 1
+
+
+def held_out_scenes(count: int, seed: int = 0) -> list[Any]:
+    """Scenes of seen (subject, colour) pairs that training never draws."""
+    scenes = Scenes(seed, split="test")
+    return [scenes[index] for index in range(count)]
+
+
+@torch.no_grad()
+def measure_scaling_factor(autoencoder: Autoencoder, scenes: Scenes, count: int = 1024) -> AutoencoderConfig:
+    """The autoencoder's configuration with `scaling_factor` such that scaled latents have unit standard deviation."""
+    latents = []
+    for first in range(0, count, 64):
+        image = torch.stack([scenes[index].image for index in range(first, min(count, first + 64))])
+        image = to_unit_range(image).to(next(autoencoder.parameters()))
+        latents.append(autoencoder.encode(image).mode().float().cpu())
+    factor = 1 / torch.cat(latents).std().item()
+    return replace(autoencoder.config, scaling_factor=round(factor, 5))

@@ -1,0 +1,157 @@
+"""Training the UNet: predict the noise, or v, in the latents of scenes, told the time and the caption."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from sdlearn.checkpoints import load_part, save_part, write_json
+from sdlearn.data import Scenes
+from sdlearn.diffusion.guidance import Condition, guide
+from sdlearn.diffusion.samplers import draw_noise, get_sampler, last
+from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
+from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
+from sdlearn.models.text import TextConfig, TextEncoder
+from sdlearn.models.unet import UNet, UNetConfig
+from sdlearn.tokenizer import Tokenizer
+from sdlearn.training.autoencoder import to_unit_range
+from sdlearn.training.loop import generator_for
+
+SAMPLE_PROMPTS = (
+    "a cat on a blue background",
+    "a large red apple on a white background",
+    "a small owl on a pink background",
+    "a guitar on a yellow background",
+    "a penguin on an orange background",
+    "a large sailboat on a purple background",
+    "a cactus on a gray background",
+    "a small bicycle on a green background",
+    "a frog on a red background",
+    "a large fox on a brown background",
+    "a castle on a yellow background",
+    "a pineapple on a pink background",
+    "a large butterfly on a white background",
+    "a key on a green background",
+    "a rocket on a blue background",
+    "a small tiger on an orange background",
+)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Scenes that were encoded once, so that no training step waits for the autoencoder or the text encoder."""
+
+    latents: Tensor  # (N, C, H, W) float16, scaled to unit standard deviation
+    caption: Tensor  # (N,) which row of `context` belongs to a scene
+    context: Tensor  # (captions, T, C) float16; row 0 is the empty caption
+
+
+@torch.no_grad()
+def make_pool(
+    autoencoder: Autoencoder, text_encoder: TextEncoder, tokenizer: Tokenizer, scenes: Scenes, size: int, seed: int
+) -> Pool:
+    """Encode the first `size` scenes, and each different caption once."""
+    rows: dict[str, int] = {"": 0}
+    latents, captions = [], []
+    for first in tqdm(range(0, size, 64), desc="encoding scenes", leave=False):
+        batch = [scenes[index] for index in range(first, min(size, first + 64))]
+        gaussian = autoencoder.encode(to_unit_range(torch.stack([scene.image for scene in batch])))
+        sample = gaussian.sample(generator_for(seed, first, purpose=1))
+        latents.append((autoencoder.config.scaling_factor * sample).half())
+        captions += [rows.setdefault(scene.caption, len(rows)) for scene in batch]
+    texts = list(rows)
+    context = [text_encoder(tokenizer(texts[first : first + 256])).half() for first in range(0, len(texts), 256)]
+    return Pool(torch.cat(latents), torch.tensor(captions), torch.cat(context))
+
+
+class DiffusionObjective(nn.Module):
+    """(target − prediction)² at random times (DDPM, arXiv 2006.11239, equation 14).
+
+    With `snr_gamma` the weight on x_0's error is min(SNR, snr_gamma) (Min-SNR, arXiv 2303.09556, section 3.4): the
+    nearly clean pictures, on which every network does well, count less.
+    """
+
+    def __init__(self, unet: UNet, schedule: Schedule, snr_gamma: float | None) -> None:
+        super().__init__()
+        self.unet, self.schedule = unet, schedule
+        snr = schedule.snr(torch.arange(schedule.config.num_train_timesteps))
+        kind = schedule.config.prediction_type
+        own = {"epsilon": snr, "sample": torch.ones_like(snr), "v_prediction": snr + 1}[kind]  # weight on x_0's error
+        weight = torch.ones_like(snr) if snr_gamma is None else snr.clamp(max=snr_gamma) / own
+        self.register_buffer("weight", weight / weight.mean(), persistent=False)
+
+    def forward(self, latents: Tensor, noise: Tensor, t: Tensor, context: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """(B, C, H, W), noise of the same shape, (B,), (B, T, K)."""
+        x = self.schedule.add_noise(latents, noise, t)
+        error = (self.unet(x, t, context).float() - self.schedule.target(latents, noise, t)).square()
+        loss = error.mean(dim=(1, 2, 3))  # (B,)
+        return (self.weight[t] * loss).mean(), {"unweighted": loss.detach().mean()}
+
+
+class DiffusionTask:
+    """The UNet on scenes, beside a trained autoencoder and text encoder that stay as they are.
+
+    The recipe's `[parts]` names the folders that hold them; an `init` there names a model folder whose UNet training
+    starts from. `[model]` is the UNet's configuration, `[schedule]` the schedule's, `[data]` holds `pool_size` and
+    `caption_dropout`, `[loss]` may hold `snr_gamma`.
+    """
+
+    def __init__(self, recipe: dict[str, Any], folder: Path) -> None:
+        training, parts = recipe["training"], recipe["parts"]
+        self.seed, self.batch_size = training.get("seed", 0), training["batch_size"]
+        self.dropout = recipe["data"]["caption_dropout"]
+        self.tokenizer = Tokenizer.from_folder(Path(parts["clip"]) / "tokenizer")
+        self.text_encoder = load_part(Path(parts["clip"]) / "text_encoder", TextEncoder, TextConfig)
+        self.autoencoder = load_part(Path(parts["autoencoder"]) / "vae", Autoencoder, AutoencoderConfig)
+        self.schedule = Schedule(ScheduleConfig(**recipe["schedule"]))
+        if "init" in parts:
+            self.unet = load_part(Path(parts["init"]) / "unet", UNet, UNetConfig)
+        else:
+            torch.manual_seed(self.seed)  # the first weights
+            self.unet = UNet(UNetConfig.from_dict(recipe["model"], "[model]"))
+            nn.init.zeros_(self.unet.conv_out.weight)  # the first prediction is 0: the mean of every target
+        self.objective = DiffusionObjective(self.unet, self.schedule, recipe["loss"].get("snr_gamma"))
+        self.pool = self.load_pool(folder / "pool.safetensors", recipe["data"]["pool_size"])
+
+    def load_pool(self, file: Path, size: int) -> Pool:
+        """Read the stored latents, or make and store them."""
+        if not file.exists():
+            pool = make_pool(self.autoencoder, self.text_encoder, self.tokenizer, Scenes(self.seed), size, self.seed)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            temporary = file.with_suffix(".partial")
+            save_file(vars(pool), temporary)
+            temporary.replace(file)
+        return Pool(**load_file(file))
+
+    def batch(self, step: int, rows: slice) -> dict[str, Tensor]:
+        generator = generator_for(self.seed, step)
+        index = torch.randint(len(self.pool.latents), (self.batch_size,), generator=generator)[rows]
+        t = torch.randint(self.schedule.config.num_train_timesteps, (self.batch_size,), generator=generator)[rows]
+        kept = (torch.rand(self.batch_size, generator=generator) >= self.dropout)[rows]
+        latents = self.pool.latents[index].float()
+        noise = torch.randn((self.batch_size, *latents.shape[1:]), generator=generator)[rows]
+        context = self.pool.context[
+            self.pool.caption[index] * kept
+        ].float()  # a dropped caption is row 0, the empty one
+        return {"latents": latents, "noise": noise, "t": t, "context": context}
+
+    def samples(self) -> Tensor:
+        device = next(self.unet.parameters()).device
+        context = self.text_encoder(self.tokenizer(list(SAMPLE_PROMPTS))).to(device)
+        empty = self.text_encoder(self.tokenizer([""])).to(device).expand_as(context)
+        denoise = guide(self.unet, Condition(context), Condition(empty), guidance_scale=3.0)
+        sampler = get_sampler("dpmpp_2m")
+        grid = sampler.make_grid(self.schedule, 20)
+        x = draw_noise((len(context), *self.pool.latents.shape[1:]), torch.Generator().manual_seed(0)).to(device)
+        latents = last(sampler.loop(denoise, x, grid, self.schedule)).cpu()
+        return self.autoencoder.decode(latents / self.autoencoder.config.scaling_factor)
+
+    def save(self, folder: Path) -> None:
+        """Write `unet/` and `scheduler/`."""
+        save_part(folder / "unet", self.unet.config, self.unet.state_dict())
+        (folder / "scheduler").mkdir(parents=True, exist_ok=True)
+        write_json(folder / "scheduler" / "scheduler_config.json", self.schedule.config.to_dict())
