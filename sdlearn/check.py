@@ -1,14 +1,18 @@
 """Parity and equation checks that the lessons and the tests share."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+
+from sdlearn.diffusion.guidance import combine
 
 
 @torch.no_grad()
 def randomize_(module: nn.Module, seed: int = 0, std: float = 0.1) -> nn.Module:
     """Draw every parameter anew, so that no swapped norm or zero convolution can hide behind its default value.
 
-    Vectors called `weight` are norms: they are drawn around 1, all other parameters around 0. Changes `module` and returns it.
+    Vectors called `weight` are norms: they are drawn around 1, all others around 0. Changes `module` in place.
     """
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in module.named_parameters():
@@ -48,7 +52,7 @@ def assert_parity(name: str, ours: Tensor, reference: Tensor, bound: float = 1e-
 
 
 def assert_gradients(ours: nn.Module, reference: nn.Module, bound: float = 1e-4) -> float:
-    """Assert that the parameters of two modules, paired by order of their names, have equal gradients, and return the worst difference.
+    """Assert that two modules' parameters, paired by order of their names, have equal gradients; return the worst |Δ|.
 
     Each difference is relative to the largest gradient of that parameter in the reference; a parameter whose
     gradient is zero up to rounding (a key's bias before a softmax) is measured against the largest of all.
@@ -73,3 +77,51 @@ def assert_gradients(ours: nn.Module, reference: nn.Module, bound: float = 1e-4)
         if not worst <= bound:
             raise AssertionError(f"gradient of {name}: relative |Δ| = {worst:.3g} is above {bound:g}")
     return worst
+
+
+def report_parity(name: str, reference_name: str, ours: Tensor, reference: Tensor, bound: float = 1e-5) -> float:
+    """`assert_parity` for a lesson: prints one line that is the same on every machine, and returns the difference."""
+    difference = assert_parity(name, ours, reference, bound)
+    print(f"{name}  {reference_name}  |Δ| ≤ {bound:.0e}  ok")
+    return difference
+
+
+# What is often written in place of guidance, with u the unconditional prediction, c the conditional one, s the scale.
+GUIDANCE_MISTAKES: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
+    "the unconditional prediction alone: the words have no say": lambda u, c, s: u,
+    "guidance_scale is not used": lambda u, c, s: u + (c - u),
+    "the sign is swapped: this leads away from the words": lambda u, c, s: u - s * (c - u),
+    "conditional and unconditional have changed places": lambda u, c, s: c + s * (u - c),
+    "it starts from the conditional prediction, not from the unconditional one": lambda u, c, s: c + s * (c - u),
+    "only the scaled difference: it is not added to the unconditional prediction": lambda u, c, s: s * (c - u),
+    "the unconditional prediction is not subtracted from the conditional one": lambda u, c, s: u + s * c,
+    "the scale multiplies the conditional prediction alone: brackets are missing": lambda u, c, s: u + s * c - u,
+}
+
+
+def check_guidance(own: Callable[[Tensor, Tensor, float], Tensor]) -> bool:
+    """Compare a learner's `combine` with ours on random predictions. Prints the verdict; returns whether it is right.
+
+    A mistake is named only if its result is what `own` returned.
+    """
+    unconditional, conditional = torch.randn(2, 3, 4, 5, 6, generator=torch.Generator().manual_seed(0))
+    scale = 3.5
+    expected = combine(unconditional, conditional, scale)  # (B, C, H, W)
+    mistakes = {name: make(unconditional, conditional, scale) for name, make in GUIDANCE_MISTAKES.items()}
+    try:
+        answer = torch.as_tensor(own(unconditional.clone(), conditional.clone(), scale))
+    except Exception as error:
+        verdict = f"wrong: {type(error).__name__}: {error}"
+    else:
+        if answer.shape != expected.shape:
+            verdict = f"wrong: the shape is {tuple(answer.shape)}, must be {tuple(expected.shape)}"
+        elif torch.equal(answer, conditional):
+            verdict = "not written yet: this is the conditional prediction alone"
+        elif torch.allclose(answer, expected, rtol=1e-5, atol=1e-5):
+            print("\x1b[32m✔ correct\x1b[0m")
+            return True
+        else:
+            found = [name for name, value in mistakes.items() if torch.allclose(answer, value, rtol=1e-5, atol=1e-5)]
+            verdict = "wrong: " + (found[0] if found else "the values differ, and not by a mistake that is known here")
+    print(f"✘ {verdict}")
+    return False

@@ -71,7 +71,7 @@ def load_part(
 
     Raises:
         FileNotFoundError: the folder, its config.json or its weights are missing.
-        ValueError: the configuration is not supported, the file is damaged, or its names and shapes are not the network's.
+        ValueError: the configuration is not supported, the file is damaged, or its weights don't fit the network.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -108,7 +108,10 @@ def load_weights(model: nn.Module, file: Path, dtype: torch.dtype = torch.float3
             stored = {current_name(name, expected): name for name in weights.keys() if not is_ignored(name)}  # noqa: SIM118
             shapes = {name: tuple(weights.get_slice(old).get_shape()) for name, old in stored.items()}
             # Old autoencoders store linear layers as 1×1 convolutions: (C, C, 1, 1) -> (C, C).
-            shapes = {name: shape[:2] if shape[2:] == (1, 1) and len(expected.get(name, ())) == 2 else shape for name, shape in shapes.items()}
+            shapes = {
+                name: shape[:2] if shape[2:] == (1, 1) and len(expected.get(name, ())) == 2 else shape
+                for name, shape in shapes.items()
+            }
             check_names(expected, shapes, file)
             state = {name: weights.get_tensor(old).reshape(shapes[name]).to(dtype) for name, old in stored.items()}
     except SafetensorError as error:
@@ -131,7 +134,7 @@ def current_name(name: str, expected: Mapping[str, Any]) -> str:
 
 
 def check_names(expected: Mapping[str, Any], stored: Mapping[str, Any], file: Path) -> None:
-    """Compare names and shapes. Raises ValueError with how many are missing, extra and misshapen, and the first five."""
+    """Raises ValueError unless names and shapes are equal: how many are missing, extra, misshapen; the first five."""
     missing = sorted(set(expected) - set(stored))
     extra = sorted(set(stored) - set(expected))
     misshapen = sorted(name for name in set(expected) & set(stored) if expected[name] != stored[name])

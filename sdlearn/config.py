@@ -1,4 +1,4 @@
-"""Configurations: frozen dataclasses that are read from, and written to, the JSON files of Diffusers and Transformers."""
+"""Configurations: frozen dataclasses, read from and written to the JSON files of Diffusers and Transformers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -21,7 +21,7 @@ class Config:
         """Read a configuration; `file` is named in errors.
 
         Raises:
-            ValueError: a value changes the computation in a way that is not supported; names the file, the key and the value.
+            ValueError: a value changes the computation in a way that is not supported; names file, key and value.
         """
         known = {field.name for field in fields(cls)}
         for key, value in values.items():
@@ -31,7 +31,8 @@ class Config:
             if accepted is not ... and value not in accepted:
                 choices = " or ".join(repr(choice) for choice in accepted)
                 raise ValueError(f"{file}: {key} = {value!r} is not supported, only {choices}")
-        taken = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items() if key in known}
+        taken = {key: value for key, value in values.items() if key in known}
+        taken = {key: tuple(value) if isinstance(value, list) else value for key, value in taken.items()}
         try:
             return cls(**taken)
         except (TypeError, ValueError) as error:

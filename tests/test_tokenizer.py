@@ -1,4 +1,4 @@
-# ruff: noqa: RUF001 (look-alike characters are what is tested)
+
 """The tokenizer against the installed CLIPTokenizer: equal ids, whatever is typed."""
 
 import json

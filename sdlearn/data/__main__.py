@@ -1,32 +1,14 @@
 """`python -m sdlearn.data`: a sheet of scenes with their captions, to look at."""
 
-import textwrap
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from sdlearn.data.scenes import PairScene, PairScenes, Scene, Scenes
-
-SCALE = 2  # pixels of the sheet for each pixel of a scene
-GAP, TEXT = 8, 58  # pixels around a scene, and below it for the caption
-
-
-def contact_sheet(scenes: list[Scene] | list[PairScene], columns: int = 8) -> Image.Image:
-    """The scenes in rows, each with its caption below it."""
-    side = scenes[0].image.shape[-1] * SCALE
-    width, height = side + GAP, side + GAP + TEXT
-    sheet = Image.new("RGB", (columns * width + GAP, -(-len(scenes) // columns) * height + GAP), "white")
-    draw = ImageDraw.Draw(sheet)
-    for i, scene in enumerate(scenes):
-        x, y = i % columns * width + GAP, i // columns * height + GAP
-        picture = Image.fromarray(scene.image.permute(1, 2, 0).numpy())
-        sheet.paste(picture.resize((side, side), Image.Resampling.NEAREST), (x, y))
-        text = "\n".join(textwrap.wrap(scene.caption, side // 6))
-        draw.multiline_text((x, y + side + 2), text, "black", ImageFont.load_default(11), spacing=2)
-    return sheet
+from sdlearn.data.scenes import PairScenes, Scenes
+from sdlearn.show import captioned_grid
 
 
 def main(
@@ -39,12 +21,13 @@ def main(
 ) -> None:
     """Writes a sheet of scenes with their captions."""
     try:
-        scenes = PairScenes(seed, split) if two else Scenes(seed, split, style=style)
+        scenes = list(islice(PairScenes(seed, split) if two else Scenes(seed, split, style=style), count))
     except (ValueError, RuntimeError) as error:
         raise SystemExit(f"error: {error}") from None
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    contact_sheet(list(islice(scenes, count))).save(temporary, format="PNG")
+    images = [Image.fromarray(scene.image.permute(1, 2, 0).numpy()) for scene in scenes]
+    captioned_grid(images, [scene.caption for scene in scenes], columns=8, side=128).save(temporary, format="PNG")
     temporary.replace(path)
     print(path)
 

@@ -23,20 +23,27 @@ class Condition:
     control: Callable[[Tensor, Any, Tensor], Any] | None = None
 
 
+def combine(unconditional: Tensor, conditional: Tensor, guidance_scale: float) -> Tensor:
+    """Two predictions (B, C, H, W) become one: from the unconditional one towards the conditional one, and beyond it.
+
+    Ho & Salimans 2022, equation 6, whose w is guidance_scale - 1. Scale 0 is the unconditional prediction.
+    """
+    return unconditional + guidance_scale * (conditional - unconditional)
+
+
 def guide(
     unet: Callable[..., Tensor],
     condition: Condition,
     unconditional: Condition | None,
     guidance_scale: float,
     rescale: float = 0.0,
+    *,
+    combine: Callable[[Tensor, Tensor, float], Tensor] = combine,
 ) -> Callable[[Tensor, int | float | Tensor], Tensor]:
     """A function denoise(x, t) that returns the UNet's raw prediction (epsilon, x_0 or v), guided by the condition.
 
-        guided = unconditional + guidance_scale · (conditional - unconditional)
-
-    Ho & Salimans 2022, equation 6, whose w is guidance_scale - 1. Scale 1 is the conditional prediction alone: then
-    only that half is computed, and `unconditional` may be None. Scale 0 is the unconditional prediction. Both halves
-    run in one batch, the unconditional one first.
+    `combine` says how. Scale 1 is the conditional prediction alone: then only that half is computed, and
+    `unconditional` may be None. Else both halves run in one batch, the unconditional one first.
 
     unet: called as unet(x, t, context, class_labels=..., residuals=...).
     unconditional: the empty or the negative prompt. Channels and class_labels that it leaves None are the condition's;
@@ -61,7 +68,7 @@ def guide(
             t = torch.cat([t, t])
         prediction = _predict(unet, both, torch.cat([x, x]), t)  # (2B, C, H, W)
         without, conditional = prediction.chunk(2)
-        guided = without + guidance_scale * (conditional - without)
+        guided = combine(without, conditional, guidance_scale)
         if rescale == 0:
             return guided
         dims = tuple(range(1, x.ndim))  # one standard deviation for each image

@@ -114,11 +114,16 @@ def _grid(schedule: Schedule, timesteps: np.ndarray, stride: int) -> Grid:
     return Grid(timesteps, torch.cat([schedule.sigmas[timesteps], torch.zeros(1)]), stride)
 
 
-def draw_noise(shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
+def draw_noise(shape: tuple[int, ...], generator: torch.Generator | list[torch.Generator] | None) -> Tensor:
     """Standard normal noise, float32, drawn on the CPU, so that a seed means the same on every device.
 
-    Raises ValueError when there is no generator, or one that is not on the CPU.
+    With a list of generators, one for each image, an image gets the same noise whatever else is in its batch.
+    Raises ValueError when there is no generator, one that is not on the CPU, or a list that doesn't fit the batch.
     """
+    if isinstance(generator, list):
+        if len(generator) != shape[0]:
+            raise ValueError(f"{len(generator)} generators for a batch of {shape[0]}, must be one for each image")
+        return torch.cat([draw_noise((1, *shape[1:]), one) for one in generator])  # B times (1, ...) -> (B, ...)
     if generator is None or generator.device.type != "cpu":
         raise ValueError("noise is needed, and generator is missing or not on the CPU: pass a CPU torch.Generator")
     return torch.randn(shape, generator=generator)
@@ -129,7 +134,7 @@ def ddpm(
     x: Tensor,
     grid: Grid,
     schedule: Schedule,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | list[torch.Generator] | None = None,
     project: Project | None = None,
 ) -> Iterator[Step]:
     """Ancestral sampling: algorithm 2 of DDPM (Ho et al. 2020), on any grid. The variance is that of equation 7.
@@ -162,7 +167,7 @@ def ddim(
     x: Tensor,
     grid: Grid,
     schedule: Schedule,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | list[torch.Generator] | None = None,
     project: Project | None = None,
     eta: float = 0.0,
 ) -> Iterator[Step]:
@@ -199,7 +204,7 @@ def dpmpp_2m(
     x: Tensor,
     grid: Grid,
     schedule: Schedule,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | list[torch.Generator] | None = None,
     project: Project | None = None,
 ) -> Iterator[Step]:
     """DPM-Solver++(2M), algorithm 2 of Lu et al. 2022 (arXiv 2211.01095). lambda is the logarithm of signal / noise.

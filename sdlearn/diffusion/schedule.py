@@ -156,10 +156,12 @@ class ScheduleConfig(Config):
         """A scheduler_config.json that Diffusers and `from_dict` read back to the same schedule."""
         values = super().to_dict()
         scheduler = values.pop("scheduler")
-        # Where the class's own default is not what we compute, the file must say so: clip_sample, skip_prk_steps.
+        # Where a class's own default is not what we compute, the file must say so: clip_sample, skip_prk_steps. It
+        # does so for every class, since Diffusers makes other schedulers from this file, too.
         needed = {
             key: _NEUTRAL[key][0]
-            for key, default in _CLASS_DEFAULTS[scheduler].items()
+            for defaults in _CLASS_DEFAULTS.values()
+            for key, default in defaults.items()
             if key in _NEUTRAL and default not in _NEUTRAL[key]
         }
         return {"_class_name": scheduler, **values, **needed}

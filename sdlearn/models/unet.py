@@ -84,7 +84,7 @@ def timestep_embedding(t: Tensor, channels: int) -> Tensor:
     Source: the position encoding of "Attention Is All You Need" (arXiv 1706.03762, section 3.5), cosines first.
     """
     half = channels // 2
-    frequencies = torch.exp(-math.log(10_000) / half * torch.arange(half, device=t.device, dtype=torch.float32))
+    frequencies = torch.exp(-math.log(10_000) * torch.arange(half, device=t.device, dtype=torch.float32) / half)
     angles = t[:, None].float() * frequencies  # (B, channels / 2)
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 

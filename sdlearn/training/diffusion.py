@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -71,25 +72,18 @@ def make_pool(
 class DiffusionObjective(nn.Module):
     """(target − prediction)² at random times (DDPM, arXiv 2006.11239, equation 14).
 
-    With `snr_gamma` the weight on x_0's error is min(SNR, snr_gamma) (Min-SNR, arXiv 2303.09556, section 3.4): the
-    nearly clean pictures, on which every network does well, count less.
+    With v as the target, an error in x_0 weighs 1 + SNR: never little, as it does with epsilon where all is noise and
+    the background's colour is decided (arXiv 2202.00512, section 4).
     """
 
-    def __init__(self, unet: UNet, schedule: Schedule, snr_gamma: float | None) -> None:
+    def __init__(self, unet: UNet, schedule: Schedule) -> None:
         super().__init__()
         self.unet, self.schedule = unet, schedule
-        snr = schedule.snr(torch.arange(schedule.config.num_train_timesteps))
-        kind = schedule.config.prediction_type
-        own = {"epsilon": snr, "sample": torch.ones_like(snr), "v_prediction": snr + 1}[kind]  # weight on x_0's error
-        weight = torch.ones_like(snr) if snr_gamma is None else snr.clamp(max=snr_gamma) / own
-        self.register_buffer("weight", weight / weight.mean(), persistent=False)
 
     def forward(self, latents: Tensor, noise: Tensor, t: Tensor, context: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """(B, C, H, W), noise of the same shape, (B,), (B, T, K)."""
-        x = self.schedule.add_noise(latents, noise, t)
-        error = (self.unet(x, t, context).float() - self.schedule.target(latents, noise, t)).square()
-        loss = error.mean(dim=(1, 2, 3))  # (B,)
-        return (self.weight[t] * loss).mean(), {"unweighted": loss.detach().mean()}
+        prediction = self.unet(self.schedule.add_noise(latents, noise, t), t, context)
+        return (prediction.float() - self.schedule.target(latents, noise, t)).square().mean(), {}
 
 
 class DiffusionTask:
@@ -97,7 +91,7 @@ class DiffusionTask:
 
     The recipe's `[parts]` names the folders that hold them; an `init` there names a model folder whose UNet training
     starts from. `[model]` is the UNet's configuration, `[schedule]` the schedule's, `[data]` holds `pool_size` and
-    `caption_dropout`, `[loss]` may hold `snr_gamma`.
+    `caption_dropout`.
     """
 
     def __init__(self, recipe: dict[str, Any], folder: Path) -> None:
@@ -114,17 +108,20 @@ class DiffusionTask:
             torch.manual_seed(self.seed)  # the first weights
             self.unet = UNet(UNetConfig.from_dict(recipe["model"], "[model]"))
             nn.init.zeros_(self.unet.conv_out.weight)  # the first prediction is 0: the mean of every target
-        self.objective = DiffusionObjective(self.unet, self.schedule, recipe["loss"].get("snr_gamma"))
+        self.objective = DiffusionObjective(self.unet, self.schedule)
         self.pool = self.load_pool(folder / "pool.safetensors", recipe["data"]["pool_size"])
 
     def load_pool(self, file: Path, size: int) -> Pool:
-        """Read the stored latents, or make and store them."""
-        if not file.exists():
-            pool = make_pool(self.autoencoder, self.text_encoder, self.tokenizer, Scenes(self.seed), size, self.seed)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            temporary = file.with_suffix(".partial")
-            save_file(vars(pool), temporary)
-            temporary.replace(file)
+        """Read the stored latents. Where there are none, one process makes and stores them while the others wait."""
+        with PartialState().main_process_first():
+            if not file.exists():
+                pool = make_pool(
+                    self.autoencoder, self.text_encoder, self.tokenizer, Scenes(self.seed), size, self.seed
+                )
+                file.parent.mkdir(parents=True, exist_ok=True)
+                temporary = file.with_suffix(".partial")
+                save_file(vars(pool), temporary)
+                temporary.replace(file)
         return Pool(**load_file(file))
 
     def batch(self, step: int, rows: slice) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from typing import Any, Protocol, Self
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -179,6 +180,7 @@ def train(task: Task, config: TrainConfig, folder: Path, *, progress: bool = Tru
         RuntimeError: the loss is not finite; the last checkpoint stays as it is.
         ValueError: the batch can't be split evenly over the processes.
     """
+    AcceleratorState._reset_state()  # another training in this process may have had another mixed precision
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision,
         gradient_accumulation_steps=config.accumulation,

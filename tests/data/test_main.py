@@ -13,7 +13,7 @@ def test_sheet(tmp_path):
     done = run(str(path), "--count", "9", "--two")
     assert done.returncode == 0 and done.stdout.strip() == str(path), done.stderr
     with Image.open(path) as sheet:
-        assert sheet.width == 8 * (128 + 8) + 8 and len(sheet.getcolors(1 << 20)) > 50
+        assert sheet.width == 8 * (128 + 12) + 12 and len(sheet.getcolors(1 << 20)) > 50
     assert [f.name for f in path.parent.iterdir()] == ["sheet.png"]
 
 

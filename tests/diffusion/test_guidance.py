@@ -128,3 +128,10 @@ def test_bad_arguments_are_refused(setting):
     for scale in (1.0, 2.0):
         with pytest.raises(ValueError, match="context has a batch of"):
             guide(unet, conditional, unconditional, scale)(normal(5, 4, 5, 3, seed=0), 9)
+
+
+def test_own_combine_is_called_with_both_halves(setting):
+    unet, x, conditional, unconditional = setting
+    text, empty = unet(x, 501, conditional.context), unet(x, 501, unconditional.context)
+    guided = guide(unet, conditional, unconditional, 3.0, combine=lambda u, c, scale: u - scale * c)(x, 501)
+    assert_parity("own combine", guided, empty - 3.0 * text, 1e-6, relative=True)

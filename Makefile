@@ -1,0 +1,58 @@
+# Needs Python 3.11 or newer, and make. Everything is installed into .venv; nothing else on the machine is touched.
+
+PROMPT :=
+SEED := 0
+VENV := .venv
+BIN := $(VENV)/bin
+NEW_ENOUGH := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11 python3.14 python,\
+	$(shell $(name) -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && echo $(name))) python3)
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --constraint constraints.txt
+export PROMPT SEED
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-full lint evaluate tiny clean
+
+help:  ## list what make can do
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/runtime  ## draw pictures into out/demo.png; PROMPT="a small owl on a pink background" SEED=3 draws yours
+	@$(BIN)/sdlearn demo --seed "$$SEED" -- $${PROMPT:+"$$PROMPT"}
+
+test: lint  ## ruff, all tests, all notebooks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --nbval --nbval-current-env notebooks
+
+test-full: test  ## the same, and the tests that take minutes or much memory
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/dev  ## ruff alone
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+
+evaluate: $(VENV)/dev  ## the bundled model's scores
+	$(BIN)/sdlearn evaluate
+
+tiny: $(VENV)/dev  ## train the bundled model from nothing into runs/tiny/model (hours; goes on where it was stopped)
+	$(BIN)/sdlearn train clip --recipe sdlearn/recipes/clip.toml --output runs/tiny/clip
+	$(BIN)/sdlearn train autoencoder --recipe sdlearn/recipes/autoencoder.toml --output runs/tiny/autoencoder
+	$(BIN)/sdlearn train diffusion --recipe sdlearn/recipes/diffusion.toml --output runs/tiny/diffusion
+	$(BIN)/sdlearn assemble runs/tiny --output runs/tiny/model
+
+clean:  ## remove what was installed and drawn, but not runs/, which holds hours of training
+	rm -rf $(VENV) out build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Two stamps: what drawing needs, and what training and the tests need besides. They are made anew when a pin changes.
+$(VENV)/runtime: pyproject.toml constraints.txt
+	@$(PYTHON) -c '$(NEW_ENOUGH)' || { \
+		echo "$(PYTHON) is no Python 3.11 or newer with venv; name one: make $(MAKECMDGOALS) PYTHON=python3.12" \
+			"(Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/runtime
+	$(PIP) --editable '.[dev]'
+	@touch $@

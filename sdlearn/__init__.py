@@ -1,0 +1,39 @@
+"""Stable Diffusion from scratch.
+
+Everything here is imported when it is first used, so `import sdlearn` costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_PUBLIC = {
+    "sdlearn.pipeline": ("PARTS", "Defaults", "StableDiffusion", "load"),
+    "sdlearn.tokenizer": ("Tokenizer", "train_bpe"),
+    "sdlearn.diffusion.schedule": ("Schedule", "ScheduleConfig"),
+    "sdlearn.diffusion.guidance": ("Condition", "guide"),
+    "sdlearn.diffusion.samplers": (
+        *("SAMPLERS", "Grid", "Sampler", "Step"),
+        *("ddim", "ddpm", "dpmpp_2m", "draw_noise", "get_sampler", "last", "make_grid"),
+    ),
+    "sdlearn.models.attention": ("record_attention",),
+    "sdlearn.models.autoencoder": ("Autoencoder", "AutoencoderConfig"),
+    "sdlearn.models.clip": ("CLIP", "CLIPConfig", "contrastive_loss"),
+    "sdlearn.models.text": ("TextConfig", "TextEncoder"),
+    "sdlearn.models.unet": ("UNet", "UNetConfig"),
+}
+_MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
+_SUBMODULES = ("check", "checkpoints", "data", "diffusion", "models", "show", "training")
+
+__all__ = sorted([*_MODULE_OF, *_SUBMODULES])
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULE_OF:
+        return getattr(import_module(_MODULE_OF[name]), name)
+    if name in _SUBMODULES:
+        return import_module(f"sdlearn.{name}")
+    raise AttributeError(f"module 'sdlearn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,321 @@
+"""The `sdlearn` command. Each command imports torch itself, so that `sdlearn --help` is quick."""
+
+import json
+import os
+import platform
+import sys
+import textwrap
+import time
+import warnings
+from dataclasses import asdict, dataclass, fields, replace
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import typer
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+app = typer.Typer(
+    help="Stable Diffusion from scratch: draw pictures, train models, measure them.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+PROMPTS = (
+    "a penguin on a blue background",
+    "a large red apple on a yellow background",
+    "a cat on a green background",
+    "a small sailboat on an orange background",
+    "a small owl on a pink background",
+    "a large strawberry on a white background",
+    "a rocket on a purple background",
+    "a snowman on a red background",
+)
+Model = Annotated[str | None, typer.Option(help="A model folder. Else $SDLEARN_MODEL, else the bundled model.")]
+
+
+def main() -> None:
+    """Run the command line. An error is one line on stderr, and the exit status is 1, or 2 for a wrong command line."""
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: print("warning:", message, file=sys.stderr)
+            status = app(standalone_mode=False)
+    except typer.TyperException as error:
+        message, status = error.format_message(), error.exit_code
+    except OSError as error:
+        message, status = f"{error.strerror}: {error.filename}" if error.filename else str(error), 1
+    except (ValueError, RuntimeError) as error:
+        message, status = str(error), 1
+    else:
+        sys.exit(status)
+    print("error:", " ".join(message.split()), file=sys.stderr)
+    sys.exit(status)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that a picture depends on. It is stored in the PNG, under the key "sdlearn"."""
+
+    prompt: str
+    negative_prompt: str
+    seed: int
+    steps: int
+    sampler: str
+    guidance_scale: float
+    model: str | None
+
+    @classmethod
+    def from_image(cls, file: Path) -> Self:
+        """Read what `save_image` stored.
+
+        Raises:
+            OSError: the file is missing or no picture.
+            ValueError: it holds no settings, or something else in their place.
+        """
+        from PIL import Image
+
+        with Image.open(file) as image:
+            image.load()
+            text = image.info.get("sdlearn")
+        if text is None:
+            raise ValueError(f"{file} holds no settings: `sdlearn generate` didn't make it, or its text was taken out")
+        try:
+            settings = cls(**json.loads(text))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{file} holds settings that can't be read: {error}") from error
+        for field in fields(cls):
+            if not isinstance(value := getattr(settings, field.name), field.type):
+                raise ValueError(f"{file} holds {field.name} = {value!r}, which is not of type {field.type}")
+        return settings
+
+
+def save_image(image: "Image", file: Path, settings: Settings | None = None) -> None:
+    """Write a PNG, whole or not at all. Raises OSError when that can't be done."""
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    if settings is not None:
+        info.add_itxt("sdlearn", json.dumps(asdict(settings), ensure_ascii=False))
+    temporary = file.with_name(file.name + ".partial")
+    try:
+        image.save(temporary, format="PNG", pnginfo=info)
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def prepare(output: Path) -> None:
+    """Make the folder of a picture and check its name: better now than after minutes of work.
+
+    Raises ValueError for a name that doesn't end in .png, OSError for a folder that can't be made or written to.
+    """
+    if output.suffix.lower() != ".png":
+        raise ValueError(f"the output must be a .png file, not {output}")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if output.is_dir() or not os.access(output.parent, os.W_OK):
+        raise OSError(f"can't write {output}")
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str | None, typer.Argument(help="What to draw.")] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="What to stay away from.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Picture i has the seed SEED + i.  [default: 0]")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the sampler.  [default: the model's]")] = None,
+    sampler: Annotated[str | None, typer.Option(help="ddpm, ddim or dpmpp_2m.  [default: the model's]")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(help="1 is no guidance.  [default: the model's]")] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many; then the seed is added to the file's name.")] = 1,
+    model: Model = None,
+    like: Annotated[Path | None, typer.Option(help="A picture made by this command: take its settings.")] = None,
+    output: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("out/picture.png"),
+) -> None:
+    """Draw pictures from words. The settings are stored in each picture; `--like PICTURE` draws it again."""
+    given = {"prompt": prompt, "negative_prompt": negative_prompt, "seed": seed, "steps": steps, "sampler": sampler}
+    given |= {"guidance_scale": guidance_scale, "model": model}
+    stored = asdict(Settings.from_image(like)) if like else {}
+    chosen = stored | {name: value for name, value in given.items() if value is not None}
+    if "prompt" not in chosen:
+        raise ValueError('say what to draw, as in: sdlearn generate "a red apple", or name a picture with --like')
+    prepare(output)
+
+    import sdlearn
+    from sdlearn.pipeline import BUNDLED
+
+    source = chosen.get("model", os.environ.get("SDLEARN_MODEL"))  # None is the bundled one, also in a stored picture
+    pipeline = sdlearn.load(source or BUNDLED)
+    defaults: dict[str, Any] = {"negative_prompt": "", "seed": 0, "model": source}
+    defaults |= {name: getattr(pipeline.defaults, name) for name in ("steps", "sampler", "guidance_scale")}
+    first = Settings(**(defaults | chosen))
+    for number in range(first.seed, first.seed + count):
+        # One after the other: in a batch the last bits would differ, and `--like` could not draw the same pixels.
+        settings = replace(first, seed=number)
+        arguments = asdict(settings)
+        del arguments["model"]
+        (image,) = pipeline(arguments.pop("prompt"), **arguments)
+        file = output if count == 1 else output.with_stem(f"{output.stem}-{number}")
+        save_image(image, file, settings)
+        print(file)
+
+
+@app.command()
+def demo(
+    prompt: Annotated[str | None, typer.Argument(help="What to draw.  [default: eight prompts]")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Picture i has the seed SEED + i.")] = 0,
+    model: Model = None,
+    output: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("out/demo.png"),
+) -> None:
+    """Draw eight prompts on one sheet, or one of yours."""
+    prepare(output)
+    started = time.perf_counter()
+    import sdlearn
+
+    pipeline = sdlearn.load(model)
+    loaded = time.perf_counter()
+    prompts = [prompt] if prompt else list(PROMPTS)
+    images = pipeline(prompts, seed=seed)
+    sampled = time.perf_counter()
+    save_image(captioned(images, prompts, columns=min(4, len(prompts)), side=384 if prompt else 192), output)
+    print(f"{output}  (loading {loaded - started:.1f} s, sampling {sampled - loaded:.1f} s)")
+
+
+def captioned(images: list["Image"], captions: list[str], columns: int, side: int) -> "Image":
+    """The pictures in rows, `side` pixels wide each, with their captions below."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    gap, text = 12, 40  # pixels between pictures, and below one for its caption
+    rows = -(-len(images) // columns)
+    sheet = Image.new("RGB", (columns * (side + gap) + gap, rows * (side + gap + text) + gap), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        x, y = gap + i % columns * (side + gap), gap + i // columns * (side + gap + text)
+        sheet.paste(image.resize((side, side), Image.Resampling.BICUBIC), (x, y))
+        lines = textwrap.wrap(caption, side // 7, max_lines=2, placeholder=" …")
+        draw.multiline_text((x, y + side + 4), "\n".join(lines), "black", font, spacing=2)
+    return sheet
+
+
+@app.command()
+def info(model: Model = None) -> None:
+    """Print versions, the devices that work, and the model's card."""
+    print("Python", platform.python_version())
+    for package in ("sdlearn", "torch", "numpy", "safetensors", "diffusers", "transformers"):
+        try:
+            print(package, version(package))
+        except PackageNotFoundError:
+            print(package, "is not installed")
+
+    import torch
+
+    import sdlearn
+
+    devices = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    devices += ["mps"] if torch.backends.mps.is_available() else []
+    for device in devices:
+        a = torch.arange(64 * 64).reshape(64, 64) % 13
+        expected = a @ a.T  # whole numbers below 2**24, which float32 holds exactly
+        result = (a.float().to(device) @ a.T.float().to(device)).cpu()
+        if not torch.equal(result, expected.float()):
+            raise RuntimeError(f"{device} computes wrongly: the product of two matrices is off")
+        name = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"{torch.get_num_threads()} threads"
+        print(f"{device}: works ({'Apple GPU' if device == 'mps' else name}; a matrix product was run and checked)")
+
+    pipeline = sdlearn.load(model)
+    parameters = sum(parameter.numel() for network in pipeline.networks for parameter in network.parameters())
+    print(f"model {pipeline.name}: {parameters:,} parameters, on {pipeline.device} in {pipeline.dtype}\n")
+    print(pipeline.card or "This model has no card.")
+
+
+class Kind(StrEnum):
+    """What can be trained."""
+
+    CLIP = "clip"
+    AUTOENCODER = "autoencoder"
+    DIFFUSION = "diffusion"
+
+
+@app.command()
+def train(
+    kind: Annotated[Kind, typer.Argument(help="What to train.")],
+    recipe: Annotated[Path, typer.Option(help="The recipe, a TOML file, as in sdlearn/recipes.")],
+    output: Annotated[Path, typer.Option(help="The run's folder. A run that was stopped goes on from there.")],
+) -> None:
+    """Train a network by a recipe. The finished network is in OUTPUT/model."""
+    try:
+        from sdlearn.training import loop
+    except ModuleNotFoundError as error:
+        raise RuntimeError(f"training needs {error.name}: pip install 'sdlearn[train]'") from error
+    match kind:
+        case Kind.CLIP:
+            from sdlearn.training.clip import CLIPTask as Task
+        case Kind.AUTOENCODER:
+            from sdlearn.training.autoencoder import AutoencoderTask as Task
+        case Kind.DIFFUSION:
+            from sdlearn.training.diffusion import DiffusionTask as Task
+
+    values = loop.read_recipe(recipe)
+    config = loop.TrainConfig.from_recipe(values)
+    try:
+        task = Task(values, output) if kind == Kind.DIFFUSION else Task(values)  # its latents are stored in the folder
+    except KeyError as error:
+        raise ValueError(f"{recipe} is no recipe for {kind}: it lacks {error}") from error
+    loop.train(task, config, output)
+    print(output / "model")
+
+
+@app.command()
+def assemble(
+    run: Annotated[Path, typer.Argument(help="A folder with the finished runs clip, autoencoder and diffusion.")],
+    output: Annotated[Path, typer.Option(help="The model folder to write.")],
+    guidance_scale: Annotated[float, typer.Option(help="The model's default.")] = 7.5,
+    steps: Annotated[int, typer.Option(min=1, help="The model's default.")] = 25,
+) -> None:
+    """Put trained parts together into a model folder."""
+    import torch
+
+    from sdlearn.checkpoints import load_part, read_json, save_part
+    from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
+    from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
+    from sdlearn.models.clip import CLIP, CLIPConfig
+    from sdlearn.models.text import TextConfig, TextEncoder
+    from sdlearn.models.unet import UNet, UNetConfig
+    from sdlearn.pipeline import StableDiffusion
+    from sdlearn.tokenizer import Tokenizer
+
+    clip, autoencoder, diffusion = (run / kind / "model" for kind in Kind)
+    schedule_file = diffusion / "scheduler" / "scheduler_config.json"
+    pipeline = StableDiffusion(
+        Tokenizer.from_folder(clip / "tokenizer"),
+        load_part(clip / "text_encoder", TextEncoder, TextConfig),
+        load_part(autoencoder / "vae", Autoencoder, AutoencoderConfig),
+        load_part(diffusion / "unet", UNet, UNetConfig),
+        Schedule(ScheduleConfig.from_dict(read_json(schedule_file), str(schedule_file))),
+    )
+    pipeline.defaults = replace(pipeline.defaults, steps=steps, guidance_scale=guidance_scale)
+    both_towers = load_part(clip / "clip", CLIP, CLIPConfig)
+    save_part(output / "clip", both_towers.config, both_towers.state_dict(), torch.float16)
+    pipeline.save(output, torch.float16)
+    print(output)
+
+
+@app.command()
+def evaluate(
+    model: Model = None,
+    images: Annotated[int, typer.Option(min=2, help="How many pictures to draw for each score.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the pictures, and of the scenes they are compared with.")] = 0,
+) -> None:
+    """Measure how well a model draws scenes."""
+    try:
+        from sdlearn.evaluation import evaluate as measure
+    except ModuleNotFoundError as error:
+        raise RuntimeError(f"the scores need {error.name}: pip install 'sdlearn[train]'") from error
+    import sdlearn
+
+    print(measure(sdlearn.load(model), images=images, seed=seed, progress=True).table())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""Attention and the transformer, against Diffusers and against what must hold for any attention."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.attention import FeedForward as ReferenceFeedForward
+from diffusers.models.attention_processor import Attention as ReferenceAttention
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from sdlearn.check import assert_gradients, assert_parity, randomize_
+from sdlearn.models.attention import (
+    Attention,
+    FeedForward,
+    SpatialTransformer,
+    TransformerBlock,
+    attention,
+    attention_weights,
+    record_attention,
+)
+
+quick = settings(max_examples=20, deadline=None)
+sizes = st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 9), st.integers(1, 9), st.integers(1, 8))
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def share(ours: nn.Module, reference: nn.Module, std: float = 0.1) -> None:
+    """The same random weights; `std` such that the outputs are of order one."""
+    reference.eval().load_state_dict(randomize_(ours, std=std).state_dict(), strict=True)
+
+
+def compare(ours: nn.Module, reference: nn.Module, mine: Tensor, theirs: Tensor) -> None:
+    assert 0.3 < theirs.std() < 5
+    assert_parity("forward", mine, theirs, 1e-5)
+    (mine**2).mean().backward()
+    (theirs**2).mean().backward()
+    assert_gradients(ours, reference, 1e-4)
+
+
+@quick
+@given(sizes, st.booleans())
+def test_rows_sum_to_one_and_open_equals_fused(size: tuple[int, ...], masked: bool) -> None:
+    batch, heads, tokens, keys, width = size
+    query, key, value = (normal(batch, heads, n, width, seed=i) for i, n in enumerate((tokens, keys, keys)))
+    mask = None
+    if masked:
+        mask = torch.where(normal(tokens, keys, seed=9) > 0, 0.0, float("-inf"))
+        mask[:, 0] = 0  # every query may look at something
+    weights = attention_weights(query, key, mask)
+    assert weights.shape == (batch, heads, tokens, keys) and (weights >= 0).all()
+    assert_parity("rows", weights.sum(dim=-1), torch.ones(batch, heads, tokens), 1e-6)
+    if masked:
+        assert (weights[..., mask == float("-inf")] == 0).all()
+    fused = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    assert_parity("open", attention(query, key, value, mask), fused, 1e-6)
+    with torch.no_grad():
+        assert_parity("without gradients", attention(query, key, value, mask), fused, 1e-6)
+
+
+def test_which_form_is_used(monkeypatch) -> None:
+    """Open with gradients at a few hundred tokens; fused without, and where the weights would be large."""
+    fused = []
+    kernel = F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **k: fused.append(1) or kernel(*a, **k))
+    small, large = normal(1, 1, 1024, 2), normal(1, 1, 1025, 2)
+    attention(small, small, small)
+    assert not fused
+    attention(small[:, :, :1], large, large)
+    with torch.no_grad():
+        attention(small, small, small)
+    assert len(fused) == 2
+
+
+@quick
+@given(st.integers(1, 3), st.integers(2, 9), st.integers(1, 4), st.randoms(use_true_random=False))
+def test_self_attention_is_permutation_equivariant(batch: int, tokens: int, heads: int, random) -> None:
+    """Attention knows no order: permuted tokens give the permuted result."""
+    layer, x = randomize_(Attention(4 * heads, heads), std=0.5), normal(batch, tokens, 4 * heads)
+    order = random.sample(range(tokens), tokens)
+    assert_parity("equivariance", layer(x[:, order]), layer(x)[:, order], 1e-5)
+
+
+@quick
+@given(st.integers(1, 3), st.integers(1, 9), st.integers(2, 9), st.randoms(use_true_random=False))
+def test_cross_attention_does_not_see_the_order_of_the_context(batch: int, tokens: int, words: int, random) -> None:
+    layer = randomize_(Attention(6, 2, 5), std=0.5)
+    x, context = normal(batch, tokens, 6), normal(batch, words, 5, seed=1)
+    order = random.sample(range(words), words)
+    assert_parity("invariance", layer(x, context[:, order]), layer(x, context), 1e-5)
+
+
+def test_equal_keys_give_the_mean_of_the_values() -> None:
+    value = normal(1, 2, 7, 3)
+    out = attention(normal(1, 2, 5, 4), torch.ones(1, 2, 7, 4), value)
+    assert_parity("mean", out, value.mean(dim=2, keepdim=True).expand(1, 2, 5, 3), 1e-6)
+
+
+@pytest.mark.parametrize(("batch", "tokens", "words"), [(1, 7, None), (3, 9, 5), (3, 1, 3)])
+def test_attention(batch: int, tokens: int, words: int | None) -> None:
+    context = None if words is None else normal(batch, words, 10, seed=1)
+    width = None if words is None else 10
+    ours, x = Attention(24, 3, width), normal(batch, tokens, 24)
+    reference = ReferenceAttention(24, width, heads=3, dim_head=8)
+    share(ours, reference, std=0.3)
+    compare(ours, reference, ours(x, context), reference(x, context))
+
+
+def test_one_key_is_always_looked_at() -> None:
+    """The weights are 1 whatever the logits are, so queries and keys have no gradient."""
+    ours, reference = Attention(24, 3, 10), ReferenceAttention(24, 10, heads=3, dim_head=8)
+    share(ours, reference, std=0.3)
+    x, context = normal(3, 5, 24), normal(3, 1, 10, seed=1)
+    out = ours(x, context)
+    assert_parity("forward", out, reference(x, context), 1e-5)
+    out.square().mean().backward()
+    assert ours.to_q.weight.grad.abs().max() < 1e-6 < ours.to_v.weight.grad.abs().max()
+
+
+@pytest.mark.parametrize(("batch", "tokens"), [(1, 7), (3, 1)])
+def test_feed_forward(batch: int, tokens: int) -> None:
+    ours, reference, x = FeedForward(12), ReferenceFeedForward(12), normal(batch, tokens, 12)
+    share(ours, reference, std=0.3)
+    compare(ours, reference, ours(x), reference(x))
+
+
+@pytest.mark.parametrize(("batch", "tokens", "words"), [(1, 7, 5), (3, 9, 3)])
+def test_transformer_block(batch: int, tokens: int, words: int) -> None:
+    ours, reference = TransformerBlock(24, 3, 10), BasicTransformerBlock(24, 3, 8, cross_attention_dim=10)
+    share(ours, reference)
+    x, context = normal(batch, tokens, 24), normal(batch, words, 10, seed=1)
+    compare(ours, reference, ours(x, context), reference(x, encoder_hidden_states=context))
+
+
+@pytest.mark.parametrize(("batch", "height", "width", "words"), [(1, 3, 5, 7), (3, 5, 1, 3)])
+def test_spatial_transformer(batch: int, height: int, width: int, words: int) -> None:
+    ours = SpatialTransformer(24, 3, 10, groups=6)
+    reference = Transformer2DModel(3, 8, 24, cross_attention_dim=10, norm_num_groups=6)
+    share(ours, reference)
+    x, context = normal(batch, 24, height, width), normal(batch, words, 10, seed=1)
+    compare(ours, reference, ours(x, context), reference(x, encoder_hidden_states=context).sample)
+
+
+def test_a_recording_inside_a_recording() -> None:
+    """The inner one takes over while it lasts; the outer one goes on afterwards."""
+    block, x, context = TransformerBlock(8, 2, 6), normal(1, 3, 8), normal(1, 5, 6)
+    model = nn.ModuleDict({"block": block})
+    with record_attention(model) as outer:
+        with record_attention(model) as inner:
+            block(x, context)
+        block(x, context)
+        block(x, context)
+    assert {name: len(calls) for name, calls in inner.items()} == {"block.attn2": 1}
+    assert {name: len(calls) for name, calls in outer.items()} == {"block.attn2": 2}
+    assert block.attn2.maps is None and block.attn1.maps is None

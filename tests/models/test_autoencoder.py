@@ -1,0 +1,165 @@
+"""The autoencoder against Diffusers' AutoencoderKL."""
+
+import math
+
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from torch import Tensor
+
+from sdlearn.check import assert_gradients, assert_parity, randomize_
+from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig, Gaussian, PixelAttention
+from sdlearn.models.blocks import Downsample, ResnetBlock, Upsample
+
+# Stable Diffusion's at an eighth of its width: four levels, two layers each, attention in the middle, and as there
+# at least four channels in a norm's group: a norm over one channel takes out the bias before it, whose gradient is then rounding.
+SD = AutoencoderConfig(block_out_channels=(16, 32, 48, 48), norm_num_groups=4)
+TINY = AutoencoderConfig(
+    block_out_channels=(24, 48, 96),
+    layers_per_block=1,
+    norm_num_groups=8,
+    sample_size=64,
+    mid_block_add_attention=False,
+)
+CONFIGS = {"sd": SD, "tiny": TINY}
+SHAPES = [(1, 16, 24), (3, 24, 8)]  # batch, height, width
+
+
+def both(config: AutoencoderConfig, seed: int = 0) -> tuple[Autoencoder, AutoencoderKL]:
+    """Ours and the reference, built from our configuration's JSON, with the same random weights."""
+    ours = randomize_(Autoencoder(config), seed)
+    reference = AutoencoderKL.from_config(config.to_dict()).eval()
+    reference.load_state_dict(ours.state_dict(), strict=True)
+    return ours, reference
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def assert_order_one(tensor: Tensor) -> None:
+    """An absolute bound of 1e-5 says something only about numbers of order one."""
+    assert 0.1 < tensor.std() < 5
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_encode_decode_and_gradients(name: str, shape: tuple[int, int, int]) -> None:
+    ours, reference = both(CONFIGS[name])
+    batch, height, width = shape
+    image = normal(batch, 3, height, width).clamp(-1, 1)
+    mine, theirs = ours.encode(image), reference.encode(image).latent_dist
+    assert mine.mean.shape == (batch, 4, height // ours.config.factor, width // ours.config.factor)
+    assert_order_one(theirs.mean)
+    assert_order_one(theirs.logvar)
+    assert_parity("mean", mine.mean, theirs.mean, 1e-5)
+    assert_parity("logvar", mine.logvar, theirs.logvar, 1e-5)
+    assert_parity("mode", mine.mode(), theirs.mode(), 1e-5)
+    # The sum over all latents is of order 100: relative to it.
+    assert_parity("kl", mine.kl(), theirs.kl(), 1e-5, relative=True)
+    seeds = [torch.Generator().manual_seed(3) for _ in range(2)]
+    latents, expected_latents = mine.sample(seeds[0]), theirs.sample(seeds[1])
+    assert_parity("sample", latents, expected_latents, 1e-5)
+    assert torch.equal(seeds[0].get_state(), seeds[1].get_state())
+    decoded, expected = ours.decode(latents), reference.decode(expected_latents).sample
+    assert_order_one(expected)
+    assert_parity("decode", decoded, expected, 1e-5)
+    for out, gaussian in ((decoded, mine), (expected, theirs)):
+        (out.square().mean() + 1e-2 * gaussian.kl().mean()).backward()
+    assert_gradients(ours, reference, 1e-4)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_without_gradients(name: str) -> None:
+    """The fused attention kernel."""
+    ours, reference = both(CONFIGS[name], seed=1)
+    image, latents = normal(3, 3, 32, 16), normal(3, 4, 6, 3)
+    with torch.no_grad():
+        assert_parity("mean", ours.encode(image).mode(), reference.encode(image).latent_dist.mode(), 1e-5)
+        assert_parity("decode", ours.decode(latents), reference.decode(latents).sample, 1e-5)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_epsilon_of_the_norms(name: str) -> None:
+    """With activations of order 1e-3 the norms' epsilon, 1e-6 everywhere, decides. In float64: the norms amplify rounding."""
+    ours, reference = (model.double() for model in both(CONFIGS[name]))
+    with torch.no_grad():
+        for model in (ours, reference):
+            for key, parameter in model.named_parameters():
+                if parameter.ndim > 1 or key.endswith("bias"):
+                    parameter.mul_(0.02)
+        latents, image = 0.1 * normal(3, 4, 4, 2).double(), 0.1 * normal(3, 3, 16, 8).double()
+        for mine, theirs in (
+            (ours.decode(latents), reference.decode(latents).sample),
+            (ours.encode(image).mean, reference.encode(image).latent_dist.mean),
+        ):
+            assert_parity("small activations", mine / theirs.std(), theirs / theirs.std(), 1e-5)
+
+
+def test_gaussian() -> None:
+    """logvar at the limits of its range, and numbers known in closed form."""
+    parameters = torch.cat([normal(3, 4, 5, 7), normal(3, 4, 5, 7, seed=1) * 3], dim=1)
+    mine, theirs = Gaussian(*parameters.chunk(2, dim=1)), DiagonalGaussianDistribution(parameters)
+    assert_parity("kl", mine.kl(), theirs.kl(), 1e-5, relative=True)
+    zeros = torch.zeros(2, 4, 3, 1)
+    assert torch.equal(Gaussian(zeros, zeros).kl(), torch.zeros(2))
+    assert Gaussian(zeros + 2, zeros).kl().tolist() == [24, 24]  # mean² / 2, twelve numbers
+    assert_parity("kl", Gaussian(zeros, zeros + 1).kl(), torch.full((2,), 6 * (math.e - 2)), 1e-5)
+    many = Gaussian(torch.full((1, 4, 100, 100), 3.0), torch.full((1, 4, 100, 100), math.log(4.0)))
+    drawn = many.sample(torch.Generator().manual_seed(0))
+    assert drawn.mean().item() == pytest.approx(3, abs=0.04) and drawn.std().item() == pytest.approx(2, rel=0.02)
+    assert torch.equal(drawn, many.sample(torch.Generator().manual_seed(0)))
+
+
+def test_logvar_is_clamped() -> None:
+    ours, reference = both(TINY)
+    with torch.no_grad():
+        for model in (ours, reference):
+            model.quant_conv.bias[4:].copy_(torch.tensor([100.0, -100, 21, -31]))
+        image = normal(1, 3, 8, 8)
+        logvar = ours.encode(image).logvar
+        assert_parity("logvar", logvar, reference.encode(image).latent_dist.logvar, 1e-5)
+    assert logvar.amax() == 20 and logvar.amin() == -30
+
+
+def test_stable_diffusion_in_full() -> None:
+    with torch.device("meta"):
+        ours = Autoencoder(AutoencoderConfig())
+        reference = AutoencoderKL.from_config(AutoencoderConfig().to_dict())
+    names = {name: tensor.shape for name, tensor in ours.state_dict().items()}
+    assert names == {name: tensor.shape for name, tensor in reference.state_dict().items()}
+    assert sum(parameter.numel() for parameter in ours.parameters()) == 83_653_863
+    assert AutoencoderConfig.from_dict(dict(reference.config), "vae/config.json") == AutoencoderConfig()
+
+
+PARTS = {
+    "resnet_block": (ResnetBlock, 24),
+    "downsample": (Downsample, 3),
+    "upsample": (Upsample, 3),
+    "pixel_attention": (PixelAttention, 2),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_is_swapped_in_every_place(part: str) -> None:
+    kind, places = PARTS[part]
+    mine = type("Mine", (kind,), {})
+    original = randomize_(Autoencoder(SD))
+    swapped = Autoencoder(SD, **{part: mine})
+    swapped.load_state_dict(original.state_dict(), strict=True)
+    types = [type(module) for module in swapped.modules()]
+    assert types.count(mine) == places and kind not in types
+    image = normal(1, 3, 8, 16)
+    assert torch.equal(swapped.decode(swapped.encode(image).mode()), original.decode(original.encode(image).mode()))
+
+
+def test_factor_and_errors() -> None:
+    ours = Autoencoder(TINY)
+    assert SD.factor == 8 and TINY.factor == 4
+    for shape in [(1, 4, 8, 8), (3, 8, 8), (1, 3, 8, 6), (1, 3, 9, 8)]:
+        with pytest.raises(ValueError, match=r"\(B, 3, H, W\) with H and W divisible by 4"):
+            ours.encode(torch.zeros(shape))
+    for shape in [(1, 3, 8, 8), (4, 8, 8)]:
+        with pytest.raises(ValueError, match=r"\(B, 4, H, W\)"):
+            ours.decode(torch.zeros(shape))

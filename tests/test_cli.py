@@ -1,0 +1,315 @@
+"""The command line, as a user calls it: what it prints, what it writes, how it fails."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+import sdlearn
+from sdlearn import checkpoints, cli, pipeline
+from sdlearn.check import randomize_
+from sdlearn.models.clip import CLIP, CLIPConfig
+
+
+@dataclass
+class Result:
+    status: int
+    out: str
+    err: str
+
+
+class Run:
+    """Call `main` with a command line; `run(...)` demands success, `run.fails(...)` one line on stderr."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self.monkeypatch, self.capsys = monkeypatch, capsys
+
+    def result(self, *arguments: object) -> Result:
+        self.monkeypatch.setattr(sys, "argv", ["sdlearn", *map(str, arguments)])
+        self.capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = self.capsys.readouterr()
+        return Result(int(stop.value.code or 0), out, err)
+
+    def __call__(self, *arguments: object) -> str:
+        result = self.result(*arguments)
+        assert result.status == 0, result.err
+        return result.out
+
+    def fails(self, *arguments: object, status: int = 1) -> str:
+        result = self.result(*arguments)
+        lines = [line for line in result.err.splitlines() if "step/s" not in line]
+        assert result.status == status
+        assert len(lines) == 1 and lines[0].startswith("error: "), result.err
+        return lines[0]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    return Run(monkeypatch, capsys)
+
+
+@pytest.fixture(autouse=True)
+def inside(tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test works in a folder of its own, with the random model in the bundled one's place."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SDLEARN_MODEL", raising=False)
+    monkeypatch.setattr(pipeline, "BUNDLED", tiny_folder)
+
+
+def pixels(file: str | Path) -> np.ndarray:
+    with Image.open(file) as image:
+        return np.asarray(image)
+
+
+def settings(file: str | Path) -> dict[str, object]:
+    with Image.open(file) as image:
+        return json.loads(image.info["sdlearn"])
+
+
+def test_help_does_not_import_torch() -> None:
+    code = "import sys, sdlearn.cli; print([name for name in ('torch', 'numpy', 'PIL') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("command", [[], ["generate"], ["demo"], ["info"], ["train"], ["assemble"], ["evaluate"]])
+def test_help(run: Run, command: list[str]) -> None:
+    assert "Usage: " in run(*command, "--help")
+
+
+class TestGenerate:
+    def test_picture_holds_its_settings(self, run: Run) -> None:
+        out = run("generate", "a red apple – 苹果", "--negative-prompt", "blue", "--seed", 4, "--output", "new/a.png")
+        assert out == "new/a.png\n"
+        assert pixels("new/a.png").shape == (64, 64, 3)
+        assert settings("new/a.png") == {
+            **{"prompt": "a red apple – 苹果", "negative_prompt": "blue", "seed": 4, "model": None},
+            **{"steps": 5, "sampler": "dpmpp_2m", "guidance_scale": 3.0},  # the model's defaults
+        }
+        assert [file.name for file in Path("new").iterdir()] == ["a.png"]
+
+    def test_equals_the_pipeline(self, run: Run) -> None:
+        run("generate", "a cat", "--seed", 2, "--steps", 3, "--sampler", "ddim", "--guidance-scale", 2.5)
+        chosen = {"seed": 2, "steps": 3, "sampler": "ddim", "guidance_scale": 2.5}
+        (expected,) = sdlearn.load()("a cat", progress=False, **chosen)
+        assert np.array_equal(pixels("out/picture.png"), np.asarray(expected))
+
+    def test_like_repeats(self, run: Run) -> None:
+        options = ["--negative-prompt", "blue", "--seed", 7, "--steps", 4, "--sampler", "ddpm", "--guidance-scale", 2]
+        run("generate", "a red apple", *options, "--output", "a.png")
+        run("generate", "--like", "a.png", "--output", "b.png")
+        assert np.array_equal(pixels("a.png"), pixels("b.png"))
+        assert settings("a.png") == settings("b.png")
+
+    def test_options_override_like(self, run: Run) -> None:
+        run("generate", "a red apple", "--seed", 7, "--output", "a.png")
+        run("generate", "--like", "a.png", "--seed", 0, "--output", "b.png")
+        assert settings("b.png") == settings("a.png") | {"seed": 0}
+        assert not np.array_equal(pixels("a.png"), pixels("b.png"))
+
+    def test_each_of_several_is_repeated_alone(self, run: Run) -> None:
+        out = run("generate", "a cat", "--seed", 3, "--count", 3, "--output", "a.png")
+        assert out.split() == ["a-3.png", "a-4.png", "a-5.png"]
+        run("generate", "--like", "a-4.png", "--output", "b.png")
+        assert np.array_equal(pixels("a-4.png"), pixels("b.png"))
+        assert not np.array_equal(pixels("a-3.png"), pixels("a-4.png"))
+
+    def test_model_is_part_of_the_settings(
+        self, run: Run, epsilon_folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run("generate", "a cat", "--output", "bundled.png")
+        run("generate", "a cat", "--model", epsilon_folder, "--output", "named.png")
+        monkeypatch.setenv("SDLEARN_MODEL", str(epsilon_folder))
+        run("generate", "a cat", "--output", "environment.png")
+        assert settings("named.png")["model"] == settings("environment.png")["model"] == str(epsilon_folder)
+        assert np.array_equal(pixels("named.png"), pixels("environment.png"))
+        run("generate", "--like", "bundled.png", "--output", "again.png")  # not by the model in the environment
+        assert np.array_equal(pixels("bundled.png"), pixels("again.png"))
+        assert not np.array_equal(pixels("bundled.png"), pixels("named.png"))
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ([], "say what to draw"),
+            (["a cat", "--sampler", "euler"], "ddpm, ddim, dpmpp_2m"),
+            (["a cat", "--steps", "5000"], "1000"),
+            (["a cat", "--output", "a.jpg"], "must be a .png file"),
+            (["a cat", "--output", "file/a.png"], "file"),
+            (["a cat", "--output", "folder.png"], "can't write folder.png"),
+            (["a cat", "--model", "nowhere"], "nowhere"),
+            (["--like", "nowhere.png"], "No such file or directory: nowhere.png"),
+            (["--like", "file"], "cannot identify image file"),
+            (["--like", "plain.png"], "holds no settings"),
+            (["--like", "broken.png"], "can't be read"),
+            (["--like", "extra.png"], "can't be read"),
+            (["--like", "wrong.png"], "seed = 'x'"),
+        ],
+    )
+    def test_error_is_one_line(self, run: Run, arguments: list[str], message: str) -> None:
+        Path("file").write_text("no picture")
+        Path("folder.png").mkdir()
+        values = {"prompt": "a", "negative_prompt": "", "seed": "x", "steps": 3, "sampler": "ddim"}
+        values |= {"guidance_scale": 1.0, "model": None}
+        for name, text in {"plain": None, "broken": "{", "extra": '{"a": 1}', "wrong": json.dumps(values)}.items():
+            info = PngInfo()
+            if text is not None:
+                info.add_text("sdlearn", text)
+            Image.new("RGB", (8, 8)).save(f"{name}.png", pnginfo=info)
+        before = sorted(Path().rglob("*"))
+        assert message in run.fails("generate", *arguments)
+        assert [file for file in sorted(Path().rglob("*")) if file not in before] in ([], [Path("out")])
+
+    def test_long_prompt_warns_in_one_line(self, run: Run) -> None:
+        result = run.result("generate", "apple " * 200, "--steps", 1)
+        assert result.status == 0
+        assert next(line for line in result.err.splitlines() if "cut" in line).startswith("warning: ")
+
+
+@pytest.mark.parametrize("arguments", [["draw"], ["generate", "--steps", "few"], ["generate", "--colour"], []])
+def test_wrong_command_line_is_one_line(run: Run, arguments: list[str]) -> None:
+    run.fails(*arguments, status=2)
+
+
+def test_failed_write_keeps_the_old_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("a.png").write_bytes(b"old")
+
+    def full_disk(self: Image.Image, file: Path, **options: object) -> None:
+        Path(file).write_bytes(b"half")
+        raise OSError(28, "No space left on device", str(file))
+
+    monkeypatch.setattr(Image.Image, "save", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        cli.save_image(Image.new("RGB", (8, 8)), Path("a.png"))
+    assert [(file.name, file.read_bytes()) for file in Path().iterdir()] == [("a.png", b"old")]
+
+
+class TestDemo:
+    def test_sheet_of_eight(self, run: Run) -> None:
+        out = run("demo")
+        assert out.startswith("out/demo.png  (loading ") and " s, sampling " in out
+        sheet = pixels("out/demo.png")
+        drawn = sdlearn.load()(list(cli.PROMPTS), seed=0, progress=False)
+        for i, image in enumerate(drawn):
+            x, y = 12 + i % 4 * 204, 12 + i // 4 * 244
+            expected = np.asarray(image.resize((192, 192), Image.Resampling.BICUBIC))
+            assert np.array_equal(sheet[y : y + 192, x : x + 192], expected)
+            assert (sheet[y + 192 : y + 232, x : x + 192] < 64).any()  # the caption, black on white
+
+    def test_own_prompt(self, run: Run) -> None:
+        run("demo", "--seed", 3, "--", "an owl")
+        (image,) = sdlearn.load()("an owl", seed=3, progress=False)
+        expected = np.asarray(image.resize((384, 384), Image.Resampling.BICUBIC))
+        assert np.array_equal(pixels("out/demo.png")[12:396, 12:396], expected)
+
+    def test_long_caption_stays_on_the_sheet(self) -> None:
+        short, long = (cli.captioned([Image.new("RGB", (64, 64))], [text], 1, 192) for text in ("a", "word " * 50))
+        assert short.size == long.size
+        assert np.asarray(long)[-8:].min() == 255
+
+
+class TestInfo:
+    def test_prints(self, run: Run) -> None:
+        out = run("info")
+        assert f"torch {torch.__version__.split('+')[0]}" in out
+        assert "cpu: works" in out
+        assert "# A random model, for tests" in out
+        parameters = sum(p.numel() for network in sdlearn.load().networks for p in network.parameters())
+        assert f"{parameters:,} parameters" in out
+
+    def test_notices_a_wrong_device(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        right = torch.Tensor.__matmul__
+        wrong = lambda a, b: right(a, b) + (1 if a.is_floating_point() else 0)  # noqa: E731
+        monkeypatch.setattr(torch.Tensor, "__matmul__", wrong)
+        assert "cpu computes wrongly" in run.fails("info")
+
+
+RECIPE = """
+[model]
+block_out_channels = [8, 8]
+layers_per_block = 1
+latent_channels = 4
+norm_num_groups = 4
+sample_size = 64
+mid_block_add_attention = false
+[loss]
+kl_weight = 1e-3
+[training]
+steps = 2
+batch_size = 2
+learning_rate = 1e-3
+"""
+
+
+class TestTrain:
+    def test_trains(self, run: Run) -> None:
+        Path("a.toml").write_text(RECIPE)
+        assert run("train", "autoencoder", "--recipe", "a.toml", "--output", "runs/a") == "runs/a/model\n"
+        config = json.loads(Path("runs/a/model/vae/config.json").read_text())
+        assert config["block_out_channels"] == [8, 8]
+
+    @pytest.mark.parametrize(
+        ("kind", "recipe", "message"),
+        [
+            ("autoencoder", None, "no recipe at a.toml"),
+            ("autoencoder", "= 1", "not a TOML file"),
+            ("autoencoder", RECIPE + "epochs = 1", "unknown keys epochs"),
+            ("clip", RECIPE, "no recipe for clip: it lacks 'tokenizer'"),
+            ("diffusion", RECIPE, "no recipe for diffusion: it lacks 'parts'"),
+        ],
+    )
+    def test_error_is_one_line(self, run: Run, kind: str, recipe: str | None, message: str) -> None:
+        if recipe is not None:
+            Path("a.toml").write_text(recipe)
+        assert message in run.fails("train", kind, "--recipe", "a.toml", "--output", "runs/a")
+
+    def test_missing_package_is_named(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delitem(sys.modules, "sdlearn.training.loop", raising=False)
+        monkeypatch.delattr(sdlearn.training, "loop", raising=False)
+        monkeypatch.setitem(sys.modules, "accelerate", None)
+        assert "pip install 'sdlearn[train]'" in run.fails("train", "clip", "--recipe", "a.toml", "--output", "runs/a")
+
+
+def test_assemble(run: Run, tiny_folder: Path) -> None:
+    for kind, folders in {"clip": ("tokenizer", "text_encoder"), "autoencoder": ("vae",)}.items():
+        for folder in folders:
+            shutil.copytree(tiny_folder / folder, Path("run") / kind / "model" / folder)
+    for folder in ("unet", "scheduler"):
+        shutil.copytree(tiny_folder / folder, Path("run/diffusion/model") / folder)
+    text = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = text | {"image_size": 16, "patch_size": 8}
+    text |= {"vocab_size": 20, "bos_token_id": 18, "eos_token_id": 19, "pad_token_id": 19}
+    values = {"projection_dim": 8}
+    values |= {"text_config": text | values, "vision_config": vision | values}
+    clip = randomize_(CLIP(CLIPConfig.from_dict(values, "test")), 5)
+    checkpoints.save_part(Path("run/clip/model/clip"), clip.config, clip.state_dict())
+
+    assert run("assemble", "run", "--output", "model", "--guidance-scale", 2, "--steps", 3) == "model\n"
+    assert sdlearn.load("model").defaults == pipeline.Defaults(64, 64, "dpmpp_2m", 3, 2.0)
+    assert torch.equal(
+        checkpoints.load_part(Path("model/clip"), CLIP, CLIPConfig).logit_scale, clip.logit_scale.half().float()
+    )
+    run("generate", "a cat", "--model", "model", "--output", "a.png")
+    (expected,) = sdlearn.load(tiny_folder)("a cat", steps=3, guidance_scale=2.0, progress=False)
+    assert np.array_equal(pixels("a.png"), np.asarray(expected))
+
+
+def test_evaluate_passes_everything_on(run: Run, epsilon_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def measure(model: object, **options: object) -> SimpleNamespace:
+        calls.append((model.name, options))
+        return SimpleNamespace(table=lambda: "the table")
+
+    monkeypatch.setitem(sys.modules, "sdlearn.evaluation", SimpleNamespace(evaluate=measure))
+    assert run("evaluate", "--model", epsilon_folder, "--images", 20, "--seed", 5) == "the table\n"
+    assert calls == [("epsilon", {"images": 20, "seed": 5, "progress": True})]

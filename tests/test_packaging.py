@@ -1,0 +1,82 @@
+"""What `make` and `pip` read: the versions agree with each other, and a second run installs nothing."""
+
+import os
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+PINS = {
+    canonicalize_name(pin.name): pin
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    if line and not line.startswith("#")
+    for pin in [Requirement(line)]
+}
+
+
+def direct_requirements() -> list[Requirement]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = sum(project["optional-dependencies"].values(), project["dependencies"])
+    return [Requirement(line) for line in lines if not line.startswith("sdlearn[")]
+
+
+@pytest.mark.parametrize("requirement", direct_requirements(), ids=str)
+def test_every_range_holds_its_pin(requirement: Requirement) -> None:
+    (pin,) = PINS[canonicalize_name(requirement.name)].specifier
+    assert pin.operator == "=="
+    assert requirement.specifier.contains(pin.version)
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / ".venv").mkdir()
+    return tmp_path
+
+
+def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    return subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+class TestMake:
+    def test_first_run_installs_and_second_does_not(self, copy: Path) -> None:
+        first = make(copy, "-n", "demo")
+        assert "--editable ." in first.stdout and "[dev]" not in first.stdout
+        (copy / ".venv" / "runtime").touch()
+        second = make(copy, "-n", "demo")
+        assert second.returncode == 0 and "sdlearn demo" in second.stdout
+        assert "pip" not in second.stdout
+
+    def test_tests_need_more(self, copy: Path) -> None:
+        (copy / ".venv" / "runtime").touch()
+        assert "[dev]" in make(copy, "-n", "test").stdout
+        (copy / ".venv" / "dev").touch()
+        assert "pip" not in make(copy, "-n", "test").stdout
+
+    def test_new_pins_are_installed(self, copy: Path) -> None:
+        (copy / ".venv" / "runtime").touch()
+        os.utime(copy / ".venv" / "runtime", (0, 0))
+        assert "--editable ." in make(copy, "-n", "demo").stdout
+
+    def test_old_python_is_refused(self, copy: Path) -> None:
+        result = make(copy, "demo", "PYTHON=false")
+        assert result.returncode != 0
+        assert "false is no Python 3.11 or newer" in result.stderr
+
+    def test_prompt_reaches_the_command_as_it_is(self, copy: Path) -> None:
+        (copy / ".venv" / "runtime").touch()
+        (copy / ".venv" / "bin").mkdir()
+        command = copy / ".venv" / "bin" / "sdlearn"
+        command.write_text('#!/bin/sh\nprintf "<%s>" "$@"\n')
+        command.chmod(0o755)
+        assert make(copy, "demo").stdout == "<demo><--seed><0><-->"
+        result = make(copy, "demo", """PROMPT=an owl's "nest"; -x""", "SEED=3")
+        assert result.stdout == """<demo><--seed><3><--><an owl's "nest"; -x>"""
