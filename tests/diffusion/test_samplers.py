@@ -334,3 +334,24 @@ def test_bad_arguments_are_refused():
             last(loop)
     with pytest.raises(ValueError, match="no step"):
         last(iter(()))
+
+
+@pytest.mark.parametrize(("name", "options"), [("ddpm", {}), ("ddim", {"eta": 1.0})])
+def test_a_list_of_generators_makes_images_independent_of_their_batch(name: str, options: dict[str, float]) -> None:
+    schedule = Schedule(ScheduleConfig())
+    denoise, sampler = GaussianDenoiser(schedule, SHAPE[1:]), get_sampler(name)
+
+    def sample(seeds: list[int]) -> Tensor:
+        generators = [generator(seed) for seed in seeds]
+        x = draw_noise((len(seeds), *SHAPE[1:]), generators)
+        return last(sampler.loop(denoise, x, sampler.make_grid(schedule, 7), schedule, generators, **options))
+
+    def replayed(seed: int) -> Tensor:
+        one, grid = generator(seed), sampler.make_grid(schedule, 7)
+        return last(sampler.loop(denoise, draw_noise((1, *SHAPE[1:]), one), grid, schedule, one, **options))
+
+    batch = sample([3, 1, 4])
+    assert_parity("second image", batch[1:2], sample([1]), 1e-5)
+    assert_parity("second image, plain generator", batch[1:2], replayed(1), 1e-5)
+    with pytest.raises(ValueError, match="2 generators for a batch of 3"):
+        draw_noise(SHAPE, [generator(), generator()])

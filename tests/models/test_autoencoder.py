@@ -13,7 +13,8 @@ from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig, Gaussian,
 from sdlearn.models.blocks import Downsample, ResnetBlock, Upsample
 
 # Stable Diffusion's at an eighth of its width: four levels, two layers each, attention in the middle, and as there
-# at least four channels in a norm's group: a norm over one channel takes out the bias before it, whose gradient is then rounding.
+# at least four channels in a norm's group: a norm over one channel takes out the bias before it, and what is left of
+# the bias's gradient is rounding.
 SD = AutoencoderConfig(block_out_channels=(16, 32, 48, 48), norm_num_groups=4)
 TINY = AutoencoderConfig(
     block_out_channels=(24, 48, 96),
@@ -82,7 +83,10 @@ def test_without_gradients(name: str) -> None:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_epsilon_of_the_norms(name: str) -> None:
-    """With activations of order 1e-3 the norms' epsilon, 1e-6 everywhere, decides. In float64: the norms amplify rounding."""
+    """With activations of order 1e-3 the norms' epsilon, 1e-6 everywhere, decides.
+
+    In float64: the norms amplify rounding.
+    """
     ours, reference = (model.double() for model in both(CONFIGS[name]))
     with torch.no_grad():
         for model in (ours, reference):
