@@ -109,11 +109,13 @@ def check_guidance(own: Callable[[Tensor, Tensor, float], Tensor]) -> bool:
     expected = combine(unconditional, conditional, scale)  # (B, C, H, W)
     mistakes = {name: make(unconditional, conditional, scale) for name, make in GUIDANCE_MISTAKES.items()}
     try:
-        answer = torch.as_tensor(own(unconditional.clone(), conditional.clone(), scale))
+        answer = own(unconditional.clone(), conditional.clone(), scale)
     except Exception as error:
         verdict = f"wrong: {type(error).__name__}: {error}"
     else:
-        if answer.shape != expected.shape:
+        if not isinstance(answer, Tensor):
+            verdict = f"wrong: it returns {answer!r}, must return a tensor"
+        elif answer.shape != expected.shape:
             verdict = f"wrong: the shape is {tuple(answer.shape)}, must be {tuple(expected.shape)}"
         elif torch.equal(answer, conditional):
             verdict = "not written yet: this is the conditional prediction alone"

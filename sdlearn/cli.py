@@ -4,7 +4,6 @@ import json
 import os
 import platform
 import sys
-import textwrap
 import time
 import warnings
 from dataclasses import asdict, dataclass, fields, replace
@@ -172,30 +171,15 @@ def demo(
     prepare(output)
     started = time.perf_counter()
     import sdlearn
+    from sdlearn.show import captioned_grid
 
     pipeline = sdlearn.load(model)
     loaded = time.perf_counter()
     prompts = [prompt] if prompt else list(PROMPTS)
     images = pipeline(prompts, seed=seed)
     sampled = time.perf_counter()
-    save_image(captioned(images, prompts, columns=min(4, len(prompts)), side=384 if prompt else 192), output)
+    save_image(captioned_grid(images, prompts, columns=4, side=384 if prompt else 192), output)
     print(f"{output}  (loading {loaded - started:.1f} s, sampling {sampled - loaded:.1f} s)")
-
-
-def captioned(images: list["Image"], captions: list[str], columns: int, side: int) -> "Image":
-    """The pictures in rows, `side` pixels wide each, with their captions below."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    gap, text = 12, 40  # pixels between pictures, and below one for its caption
-    rows = -(-len(images) // columns)
-    sheet = Image.new("RGB", (columns * (side + gap) + gap, rows * (side + gap + text) + gap), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
-    for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        x, y = gap + i % columns * (side + gap), gap + i // columns * (side + gap + text)
-        sheet.paste(image.resize((side, side), Image.Resampling.BICUBIC), (x, y))
-        lines = textwrap.wrap(caption, side // 7, max_lines=2, placeholder=" …")
-        draw.multiline_text((x, y + side + 4), "\n".join(lines), "black", font, spacing=2)
-    return sheet
 
 
 @app.command()

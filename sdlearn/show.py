@@ -50,7 +50,7 @@ def captioned_grid(
     """
     if not images or len(images) != len(captions):
         raise ValueError(f"{len(images)} pictures and {len(captions)} captions; there must be one caption for each")
-    gap, size = 12, max(11, side // 13)  # pixels between pictures, and of the letters
+    gap, size = 12, min(18, max(11, side // 13))  # pixels between pictures, and of the letters
     font = ImageFont.load_default(size)
     texts = [wrap(caption, font, side) for caption in captions]
     below = max(text.count("\n") + 1 for text in texts) * (size + 4) + 4

@@ -201,20 +201,15 @@ class TestDemo:
         drawn = sdlearn.load()(list(cli.PROMPTS), seed=0, progress=False)
         for i, image in enumerate(drawn):
             x, y = 12 + i % 4 * 204, 12 + i // 4 * 244
-            expected = np.asarray(image.resize((192, 192), Image.Resampling.BICUBIC))
+            expected = np.asarray(image.resize((192, 192), Image.Resampling.LANCZOS))
             assert np.array_equal(sheet[y : y + 192, x : x + 192], expected)
             assert (sheet[y + 192 : y + 232, x : x + 192] < 64).any()  # the caption, black on white
 
     def test_own_prompt(self, run: Run) -> None:
         run("demo", "--seed", 3, "--", "an owl")
         (image,) = sdlearn.load()("an owl", seed=3, progress=False)
-        expected = np.asarray(image.resize((384, 384), Image.Resampling.BICUBIC))
+        expected = np.asarray(image.resize((384, 384), Image.Resampling.LANCZOS))
         assert np.array_equal(pixels("out/demo.png")[12:396, 12:396], expected)
-
-    def test_long_caption_stays_on_the_sheet(self) -> None:
-        short, long = (cli.captioned([Image.new("RGB", (64, 64))], [text], 1, 192) for text in ("a", "word " * 50))
-        assert short.size == long.size
-        assert np.asarray(long)[-8:].min() == 255
 
 
 class TestInfo:

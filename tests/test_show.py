@@ -1,13 +1,18 @@
-"""Pictures out: ranges, grids, files."""
+"""Pictures out: ranges, grids, files; and what the lessons show."""
 
+import io
 from pathlib import Path
+from typing import Any
 
+import ipywidgets
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFont
 
-from sdlearn.show import image_grid, save_image_grid, to_images
+from sdlearn import show
+from sdlearn.pipeline import StableDiffusion, load
+from sdlearn.show import captioned_grid, image_grid, save_image_grid, to_images
 
 
 def test_every_value_of_a_pixel_comes_back() -> None:
@@ -59,3 +64,121 @@ def test_file_is_whole_or_not_there(tmp_path: Path, monkeypatch) -> None:
     with pytest.raises(OSError, match="no space"):
         save_image_grid(torch.ones(3, 3, 4, 4), file)
     assert file.read_bytes() == before
+
+
+def test_captioned_grid() -> None:
+    images = [Image.new("RGB", (8, 4), (i * 50, 0, 0)) for i in range(3)]
+    sheet = np.asarray(captioned_grid(images, ["a", "b", "c"], columns=2, side=64))
+    assert sheet.shape[1] == 2 * (64 + 12) + 12
+    step = (len(sheet) - 12) // 2
+    for i in range(3):
+        x, y = 12 + i % 2 * 76, 12 + i // 2 * step
+        assert (sheet[y : y + 32, x : x + 64] == (i * 50, 0, 0)).all()  # as wide as asked, and as high as that makes it
+        assert (sheet[y + 32 : y + step - 12, x : x + 64] < 64).any()  # the caption, black on white
+    assert (sheet[12 + step :, 76:] == 255).all()  # the empty place
+
+
+def test_a_long_caption_stays_on_the_sheet() -> None:
+    sheet = np.asarray(captioned_grid([Image.new("RGB", (64, 64))], ["word " * 50], side=128))
+    assert (sheet[-12:] == 255).all() and (sheet[:, -12:] == 255).all()
+    font = ImageFont.load_default(11)
+    lines = show.wrap("one two incomprehensibilities", font, 60).split("\n")
+    assert lines == ["one two", "incomprehensibilities"]
+
+
+@pytest.mark.parametrize(("count", "captions"), [(0, []), (2, ["a"])])
+def test_every_picture_needs_a_caption(count: int, captions: list[str]) -> None:
+    with pytest.raises(ValueError, match=f"{count} pictures and {len(captions)} captions"):
+        captioned_grid([Image.new("RGB", (4, 4))] * count, captions)
+
+
+def test_source() -> None:
+    assert show.source(show.to_png).startswith("def to_png(image")
+    method = show.source(StableDiffusion.decode)
+    assert method.startswith("@torch.no_grad()\ndef decode(self") and method.endswith("clamp(-1, 1)")
+    with pytest.raises(ValueError, match=r"StableDiffusion has \d+ lines, more than 40"):
+        show.source(StableDiffusion)
+
+
+@pytest.fixture
+def displayed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict, dict]]:
+    """What the notebook is given to show: data and metadata by MIME type."""
+    shown = []
+
+    def display(item: Any, metadata: dict | None = None, raw: bool = False) -> None:
+        if raw:
+            shown.append((item, metadata))
+        else:
+            data, about = item._repr_png_()
+            shown.append(({"image/png": data}, {"image/png": about}))
+
+    monkeypatch.setattr("IPython.display.display", display)
+    return shown
+
+
+def test_pictures_and_figures_carry_their_alt_text(displayed: list) -> None:
+    import matplotlib.pyplot as plt
+
+    show.picture(Image.new("RGB", (4, 2), "red"), alt="red")
+    fig = show.image_table([[Image.new("RGB", (4, 4))] * 2], ["row"], ["left", "right"])
+    show.figure(fig, alt="two")
+    assert [about["image/png"]["alt"] for _, about in displayed] == ["red", "two"]
+    assert displayed[0][1]["image/png"]["width"] == 256
+    assert not plt.get_fignums()
+    with pytest.raises(ValueError, match="alt is empty"):
+        show.picture(Image.new("RGB", (4, 4)), alt=" ")
+    with pytest.raises(ValueError, match="1 rows of 3"):
+        show.image_table([[Image.new("RGB", (4, 4))] * 2], ["row"], ["a", "b", "c"])
+
+
+def test_film_plays_all_frames_and_its_still_stands_alone() -> None:
+    frames = [Image.new("RGB", (6, 4), (i * 80, 0, 0)) for i in range(3)]
+    still = Image.new("RGB", (6, 4), "blue")
+    with Image.open(io.BytesIO(show.film(frames, still, milliseconds=100))) as film:
+        assert film.default_image and film.n_frames == 4 and film.info["loop"] == 0
+        assert film.convert("RGB").getpixel((0, 0)) == (0, 0, 255)
+        for i, milliseconds in enumerate([100, 100, 2000]):
+            film.seek(i + 1)
+            assert film.convert("RGB").getpixel((0, 0)) == (i * 80, 0, 0)
+            assert film.info["duration"] == milliseconds
+    with pytest.raises(ValueError, match=r"size \(6, 4\)"):
+        show.film([Image.new("RGB", (4, 4))], still)
+    with pytest.raises(ValueError):
+        show.film([], still)
+
+
+def test_interact_draws_again_when_a_control_moves(displayed: list) -> None:
+    drawn = []
+
+    def draw(red: int) -> Image.Image:
+        drawn.append(red)
+        return Image.new("RGB", (4, 4), (red, 0, 0))
+
+    slider = ipywidgets.IntSlider(7, 0, 255)
+    show.interact(draw, "a <b>", red=slider)
+    slider.value = 9
+    assert drawn == [7, 9]
+    ((data, about),) = displayed
+    assert about == {"image/png": {"alt": "a <b>"}}
+    assert {"application/vnd.jupyter.widget-view+json", "image/png"} <= set(data)
+
+
+@pytest.mark.parametrize("own", [[], ["guidance", "sampler"]])
+def test_the_map_shows_the_measured_shapes(tiny_folder: Path, own: list[str]) -> None:
+    import matplotlib.pyplot as plt
+
+    model = load(tiny_folder)
+    shapes = show.measure_shapes(model, "an owl")
+    assert shapes["ids"] == (1, 77) and shapes["context"] == (2, 77, 32)
+    assert shapes["noise"] == shapes["guided"] == shapes["latents"] == (1, 4, 16, 16)
+    assert shapes["both"] == shapes["predictions"] == (2, 4, 16, 16) and shapes["picture"] == (1, 3, 64, 64)
+
+    pictures = [Image.new("RGB", (4, 4))] * 2
+    fig = show.pipeline_map(shapes, 25, "an owl", pictures, here="UNet", own=own)
+    words = [text.get_text() for text in fig.axes[0].texts]
+    plt.close(fig)
+    assert words.count("1×4×16×16") == 3 and words.count("2×4×16×16") == 1 and "1×3×64×64" in words
+    assert {"1×77", "2×77×32", "“an owl”", "you are here", "round and round, 25 times"} <= set(words)
+    assert [word for word in words if "✔" in word] == [f"{name} ✔" for name in own]
+    with pytest.raises(ValueError, match="vae: not on the map"):
+        show.pipeline_map(shapes, 25, "an owl", here="vae")

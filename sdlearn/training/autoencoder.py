@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sdlearn.checkpoints import save_part
+from sdlearn.checkpoints import load_part, save_part
 from sdlearn.data import Scenes
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.training.loop import generator_for
@@ -32,12 +32,21 @@ class AutoencoderObjective(nn.Module):
 
 
 class AutoencoderTask:
-    """The autoencoder on scenes. Table `[model]` of the recipe is its configuration, `[loss]` holds `kl_weight`."""
+    """The autoencoder on scenes. Table `[model]` of the recipe is its configuration, `[loss]` holds `kl_weight`.
+
+    A recipe without `[model]` has `[parts]`, where `init` names a model folder. Training goes on with its decoder and
+    leaves the encoder as it is: latents stay what they were, so a UNet that learned them need not learn again.
+    """
 
     def __init__(self, recipe: dict[str, Any]) -> None:
         self.seed, self.batch_size = recipe["training"].get("seed", 0), recipe["training"]["batch_size"]
-        torch.manual_seed(self.seed)  # the first weights
-        self.autoencoder = Autoencoder(AutoencoderConfig.from_dict(recipe["model"], "[model]"))
+        if "model" in recipe:
+            torch.manual_seed(self.seed)  # the first weights
+            self.autoencoder = Autoencoder(AutoencoderConfig.from_dict(recipe["model"], "[model]"))
+        else:
+            self.autoencoder = load_part(Path(recipe["parts"]["init"]) / "vae", Autoencoder, AutoencoderConfig)
+            self.autoencoder.encoder.requires_grad_(False)
+            self.autoencoder.quant_conv.requires_grad_(False)
         self.objective = AutoencoderObjective(self.autoencoder, recipe["loss"]["kl_weight"])
         self.scenes = Scenes(self.seed)
 
@@ -58,7 +67,9 @@ class AutoencoderTask:
 
     def save(self, folder: Path) -> None:
         """Write `vae/`, with the measured scaling factor: 1 / std of the latents (arXiv 2112.10752, appendix G)."""
-        config = measure_scaling_factor(self.autoencoder, self.scenes)
+        config = self.autoencoder.config
+        if self.autoencoder.quant_conv.weight.requires_grad:
+            config = replace(config, scaling_factor=measure_scaling_factor(self.autoencoder, self.scenes))
         save_part(folder / "vae", config, self.autoencoder.state_dict())
 
 
@@ -74,12 +85,11 @@ def held_out_scenes(count: int, seed: int = 0) -> list[Any]:
 
 
 @torch.no_grad()
-def measure_scaling_factor(autoencoder: Autoencoder, scenes: Scenes, count: int = 1024) -> AutoencoderConfig:
-    """The autoencoder's configuration with `scaling_factor` such that scaled latents have unit standard deviation."""
+def measure_scaling_factor(autoencoder: Autoencoder, scenes: Scenes, count: int = 1024) -> float:
+    """The factor that gives the latents of the first `count` scenes unit standard deviation."""
     latents = []
     for first in range(0, count, 64):
         image = torch.stack([scenes[index].image for index in range(first, min(count, first + 64))])
         image = to_unit_range(image).to(next(autoencoder.parameters()))
         latents.append(autoencoder.encode(image).mode().float().cpu())
-    factor = 1 / torch.cat(latents).std().item()
-    return replace(autoencoder.config, scaling_factor=round(factor, 5))
+    return round(1 / torch.cat(latents).std().item(), 5)
