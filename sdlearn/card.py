@@ -36,7 +36,7 @@ trained from nothing by the code of `sdlearn`, so that a course can take it apar
 
 ```python
 import sdlearn
-sdlearn.load({folder!r})("a small owl on a pink background")[0].save("owl.png")
+sdlearn.load("path/to/this/folder")("a small owl on a pink background")[0].save("owl.png")
 ```
 `diffusers.StableDiffusionPipeline.from_pretrained` loads the folder too.
 
@@ -79,8 +79,7 @@ def write_card(folder: str | Path, report: Report, runs: Mapping[str, tuple[Path
     if not (folder / "model_index.json").is_file():
         raise FileNotFoundError(f"{folder} is no model folder: it has no model_index.json")
     text = CARD.format(
-        name=report.model,
-        folder=report.model,
+        name=folder.resolve().name,
         subjects=len(SUBJECTS),
         held_out=len(HELD_OUT_SUBJECTS),
         colors=", ".join(COLORS),

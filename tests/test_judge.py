@@ -1,5 +1,7 @@
 """The judge: it learns, it is kept whole, and it measures colours rightly."""
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -52,12 +54,16 @@ def test_background_is_that_of_the_edges_not_of_the_middle() -> None:
             assert background_colors(picture) == [name]
 
 
-def test_training_lowers_the_loss() -> None:
-    config = JudgeConfig(widths=(16, 16, 32, 32), features=32, steps=60, batch_size=32, learning_rate=1e-2)
-    judge, losses = train_judge(config, progress=False)
-    assert len(losses) == 60
-    assert sum(losses[-10:]) / 10 < sum(losses[:10]) / 10 - 0.2
+def test_training_lowers_the_loss_and_names_new_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
+    four = ("cat", "red apple", "penguin", "tree")  # enough to see in seconds that it learns
+    monkeypatch.setattr(judge_module, "SUBJECTS", four)
+    monkeypatch.setattr(judge_module, "Scenes", partial(Scenes, subjects=four))
+    judge, losses = train_judge(replace(SMALL, steps=60, learning_rate=1e-2), progress=False)
+    assert len(losses) == 60 and sum(losses[-5:]) < 0.85 * sum(losses[:5])
     assert not judge.training and not any(p.requires_grad for p in judge.parameters())
+    new = [Scenes(9, "test", subjects=four)[i] for i in range(60)]
+    names, _ = judge_pictures(judge, stacked(new))
+    assert sum(name == scene.subject for name, scene in zip(names, new, strict=True)) > 30  # chance: 15
 
 
 def test_cached_judge_has_equal_bits_and_global_randomness_is_untouched(empty_cache: Path) -> None:
