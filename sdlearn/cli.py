@@ -218,6 +218,7 @@ class Kind(StrEnum):
 
     CLIP = "clip"
     AUTOENCODER = "autoencoder"
+    DECODER = "decoder"
     DIFFUSION = "diffusion"
 
 
@@ -235,7 +236,7 @@ def train(
     match kind:
         case Kind.CLIP:
             from sdlearn.training.clip import CLIPTask as Task
-        case Kind.AUTOENCODER:
+        case Kind.AUTOENCODER | Kind.DECODER:
             from sdlearn.training.autoencoder import AutoencoderTask as Task
         case Kind.DIFFUSION:
             from sdlearn.training.diffusion import DiffusionTask as Task
@@ -254,42 +255,25 @@ def train(
 def assemble(
     run: Annotated[Path, typer.Argument(help="A folder with the finished runs clip, autoencoder and diffusion.")],
     output: Annotated[Path, typer.Option(help="The model folder to write.")],
-    guidance_scale: Annotated[float, typer.Option(help="The model's default.")] = 7.5,
+    guidance_scale: Annotated[float, typer.Option(help="The model's default.")] = 3.0,
     steps: Annotated[int, typer.Option(min=1, help="The model's default.")] = 25,
 ) -> None:
     """Put trained parts together into a model folder."""
-    import torch
+    from sdlearn.training.assemble import assemble as join
 
-    from sdlearn.checkpoints import load_part, read_json, save_part
-    from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
-    from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
-    from sdlearn.models.clip import CLIP, CLIPConfig
-    from sdlearn.models.text import TextConfig, TextEncoder
-    from sdlearn.models.unet import UNet, UNetConfig
-    from sdlearn.pipeline import StableDiffusion
-    from sdlearn.tokenizer import Tokenizer
-
-    clip, autoencoder, diffusion = (run / kind / "model" for kind in Kind)
-    schedule_file = diffusion / "scheduler" / "scheduler_config.json"
-    pipeline = StableDiffusion(
-        Tokenizer.from_folder(clip / "tokenizer"),
-        load_part(clip / "text_encoder", TextEncoder, TextConfig),
-        load_part(autoencoder / "vae", Autoencoder, AutoencoderConfig),
-        load_part(diffusion / "unet", UNet, UNetConfig),
-        Schedule(ScheduleConfig.from_dict(read_json(schedule_file), str(schedule_file))),
-    )
-    pipeline.defaults = replace(pipeline.defaults, steps=steps, guidance_scale=guidance_scale)
-    both_towers = load_part(clip / "clip", CLIP, CLIPConfig)
-    save_part(output / "clip", both_towers.config, both_towers.state_dict(), torch.float16)
-    pipeline.save(output, torch.float16)
+    join(run, output, guidance_scale, steps)
     print(output)
 
 
 @app.command()
 def evaluate(
     model: Model = None,
-    images: Annotated[int, typer.Option(min=2, help="How many pictures to draw for each score.")] = 1000,
+    images: Annotated[int, typer.Option(min=2, help="How many pictures, half of seen pairs, half of held-out.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of the pictures, and of the scenes they are compared with.")] = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the sampler.  [default: the model's]")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(help="1 is no guidance.  [default: the model's]")] = None,
+    output: Annotated[Path, typer.Option(help="A folder for the report and sheets.")] = Path("out/evaluation"),
+    card: Annotated[Path | None, typer.Option(help="A folder of runs: write the card of --model about them.")] = None,
 ) -> None:
     """Measure how well a model draws scenes."""
     try:
@@ -297,8 +281,18 @@ def evaluate(
     except ModuleNotFoundError as error:
         raise RuntimeError(f"the scores need {error.name}: pip install 'sdlearn[train]'") from error
     import sdlearn
+    from sdlearn.pipeline import BUNDLED
 
-    print(measure(sdlearn.load(model), images=images, seed=seed, progress=True).table())
+    pipeline = sdlearn.load(model)
+    settings = {"images": images, "seed": seed, "steps": steps, "guidance_scale": guidance_scale, "output": output}
+    report = measure(pipeline, **settings)
+    print(report.table())
+    if card is not None:
+        from sdlearn.card import write_card
+
+        recipes = Path(__file__).parent / "recipes"
+        runs = {k.value: (recipes / f"{k}.toml", card / k / "log.csv") for k in Kind if (card / k).is_dir()}
+        write_card(model or BUNDLED, report, runs)
 
 
 if __name__ == "__main__":

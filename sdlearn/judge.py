@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from sdlearn.data import COLORS, SIZES, SUBJECTS, Scenes
+from sdlearn.data import COLORS, SIZES, SUBJECTS, Scenes, to_unit
 from sdlearn.data.openmoji import cache_folder, find_subject
 
 FRAME = 2  # pixels at each edge of a picture that count as its background
@@ -176,11 +176,6 @@ def background_colors(pictures: Tensor) -> list[str]:
     median = pictures[:, :, ~inside].float().median(dim=2).values  # (B, 3, P) -> (B, 3)
     nearest = torch.cdist(median, torch.tensor(list(COLORS.values())).float()).argmin(dim=1)
     return [tuple(COLORS)[i] for i in nearest.tolist()]
-
-
-def to_unit(pictures: Tensor) -> Tensor:
-    """uint8 0 … 255 -> float −1 … 1."""
-    return pictures.float() / 127.5 - 1
 
 
 def _check(pictures: Tensor) -> None:

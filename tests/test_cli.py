@@ -306,5 +306,8 @@ def test_evaluate_passes_everything_on(run: Run, epsilon_folder: Path, monkeypat
         return SimpleNamespace(table=lambda: "the table")
 
     monkeypatch.setitem(sys.modules, "sdlearn.evaluation", SimpleNamespace(evaluate=measure))
-    assert run("evaluate", "--model", epsilon_folder, "--images", 20, "--seed", 5) == "the table\n"
-    assert calls == [("epsilon", {"images": 20, "seed": 5, "progress": True})]
+    assert (
+        run("evaluate", "--model", epsilon_folder, "--images", 20, "--seed", 5, "--output", "scores") == "the table\n"
+    )
+    options = {"images": 20, "seed": 5, "steps": None, "guidance_scale": None, "output": Path("scores")}
+    assert calls == [("epsilon", options)]

@@ -1,4 +1,3 @@
-
 """The tokenizer against the installed CLIPTokenizer: equal ids, whatever is typed."""
 
 import json

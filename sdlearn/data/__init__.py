@@ -2,7 +2,19 @@
 
 from sdlearn.data.folder import ImageFolder, Picture
 from sdlearn.data.openmoji import HELD_OUT_SUBJECTS, SUBJECTS, emoji_name
-from sdlearn.data.scenes import COLORS, RELATIONS, SIZES, PairScene, PairScenes, Scene, Scenes, caption, edges, pairs
+from sdlearn.data.scenes import (
+    COLORS,
+    RELATIONS,
+    SIZES,
+    PairScene,
+    PairScenes,
+    Scene,
+    Scenes,
+    caption,
+    edges,
+    pairs,
+    to_unit,
+)
 
 __all__ = [
     "COLORS",
@@ -20,4 +32,5 @@ __all__ = [
     "edges",
     "emoji_name",
     "pairs",
+    "to_unit",
 ]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sdlearn.checkpoints import load_part, save_part
-from sdlearn.data import Scenes
+from sdlearn.data import Scenes, to_unit
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.training.loop import generator_for
 
@@ -57,11 +57,12 @@ class AutoencoderTask:
         side = image.shape[-1] // config.factor
         shape = (self.batch_size, config.latent_channels, side, side)
         noise = torch.randn(shape, generator=generator_for(self.seed, step))
-        return {"image": to_unit_range(image), "noise": noise[rows]}
+        return {"image": to_unit(image), "noise": noise[rows]}
 
     def samples(self) -> Tensor:
         """Pairs of held-out scenes: the original above its reconstruction."""
-        image = to_unit_range(torch.stack([scene.image for scene in held_out_scenes(16)]))
+        scenes = Scenes(self.seed, split="test")
+        image = to_unit(torch.stack([scenes[index].image for index in range(16)]))
         image = image.to(next(self.autoencoder.parameters()))
         return torch.cat([image, self.autoencoder.decode(self.autoencoder.encode(image).mode())]).cpu()
 
@@ -73,23 +74,12 @@ class AutoencoderTask:
         save_part(folder / "vae", config, self.autoencoder.state_dict())
 
 
-def to_unit_range(image: Tensor) -> Tensor:
-    """uint8 0 … 255 -> float −1 … 1."""
-    return image.float() / 127.5 - 1
-
-
-def held_out_scenes(count: int, seed: int = 0) -> list[Any]:
-    """Scenes of seen (subject, colour) pairs that training never draws."""
-    scenes = Scenes(seed, split="test")
-    return [scenes[index] for index in range(count)]
-
-
 @torch.no_grad()
 def measure_scaling_factor(autoencoder: Autoencoder, scenes: Scenes, count: int = 1024) -> float:
     """The factor that gives the latents of the first `count` scenes unit standard deviation."""
     latents = []
     for first in range(0, count, 64):
         image = torch.stack([scenes[index].image for index in range(first, min(count, first + 64))])
-        image = to_unit_range(image).to(next(autoencoder.parameters()))
+        image = to_unit(image).to(next(autoencoder.parameters()))
         latents.append(autoencoder.encode(image).mode().float().cpu())
     return round(1 / torch.cat(latents).std().item(), 5)

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from sdlearn.checkpoints import save_part
-from sdlearn.data import COLORS, SIZES, SUBJECTS, Scenes, caption
+from sdlearn.data import COLORS, SIZES, SUBJECTS, Scenes, caption, to_unit
 from sdlearn.models.clip import CLIP, CLIPConfig, contrastive_loss
 from sdlearn.tokenizer import Tokenizer, train_bpe
-from sdlearn.training.autoencoder import to_unit_range
 
 
 def train_tokenizer(vocab_size: int) -> Tokenizer:
@@ -54,7 +53,7 @@ class CLIPTask:
         ids = self.tokenizer([scene.caption for scene in scenes])  # (B, 77)
         # The mask is causal and the loss reads the first end-of-text token, so what comes after it changes nothing.
         ids = ids[:, : int((ids == ids[:, -1:]).int().argmax(dim=1).max()) + 1]
-        image = to_unit_range(torch.stack([scene.image for scene in scenes]))
+        image = to_unit(torch.stack([scene.image for scene in scenes]))
         return {"image": image, "ids": ids, "same": describes([scene.caption for scene in scenes], scenes)}
 
     def samples(self) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from sdlearn.checkpoints import load_part, save_part, write_json
-from sdlearn.data import Scenes
+from sdlearn.data import Scenes, to_unit
 from sdlearn.diffusion.guidance import Condition, guide
 from sdlearn.diffusion.samplers import draw_noise, get_sampler, last
 from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
@@ -19,7 +19,6 @@ from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.text import TextConfig, TextEncoder
 from sdlearn.models.unet import UNet, UNetConfig
 from sdlearn.tokenizer import Tokenizer
-from sdlearn.training.autoencoder import to_unit_range
 from sdlearn.training.loop import generator_for
 
 SAMPLE_PROMPTS = (
@@ -60,7 +59,7 @@ def make_pool(
     latents, captions = [], []
     for first in tqdm(range(0, size, 64), desc="encoding scenes", leave=False):
         batch = [scenes[index] for index in range(first, min(size, first + 64))]
-        gaussian = autoencoder.encode(to_unit_range(torch.stack([scene.image for scene in batch])))
+        gaussian = autoencoder.encode(to_unit(torch.stack([scene.image for scene in batch])))
         sample = gaussian.sample(generator_for(seed, first, purpose=1))
         latents.append((autoencoder.config.scaling_factor * sample).half())
         captions += [rows.setdefault(scene.caption, len(rows)) for scene in batch]

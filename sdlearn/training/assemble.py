@@ -1,0 +1,41 @@
+"""Putting trained parts together: finished training runs in, one model folder out."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from sdlearn.checkpoints import load_part, read_json, save_part
+from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
+from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
+from sdlearn.models.clip import CLIP, CLIPConfig
+from sdlearn.models.text import TextConfig, TextEncoder
+from sdlearn.models.unet import UNet, UNetConfig
+from sdlearn.pipeline import StableDiffusion
+from sdlearn.tokenizer import Tokenizer
+
+
+def assemble(runs: Path, folder: Path, guidance_scale: float, steps: int) -> None:
+    """Join what the runs `clip`, `autoencoder` (or `decoder`, where it was trained further) and `diffusion` left.
+
+    Writes a model folder in the Diffusers layout, in half precision, with both towers of CLIP in `clip/` beside the
+    parts that Stable Diffusion knows. `guidance_scale` and `steps` become the model's defaults. A card that is there
+    stays.
+
+    Raises:
+        FileNotFoundError: a run is missing or not finished.
+    """
+    autoencoder, decoder = (runs / kind / "model" / "vae" for kind in ("autoencoder", "decoder"))
+    text, diffusion = runs / "clip" / "model", runs / "diffusion" / "model"
+    scheduler = diffusion / "scheduler" / "scheduler_config.json"
+    model = StableDiffusion(
+        Tokenizer.from_folder(text / "tokenizer"),
+        load_part(text / "text_encoder", TextEncoder, TextConfig),
+        load_part(decoder if decoder.is_dir() else autoencoder, Autoencoder, AutoencoderConfig),
+        load_part(diffusion / "unet", UNet, UNetConfig),
+        Schedule(ScheduleConfig.from_dict(read_json(scheduler), str(scheduler))),
+    )
+    model.defaults = replace(model.defaults, guidance_scale=guidance_scale, steps=steps)
+    clip = load_part(text / "clip", CLIP, CLIPConfig)
+    save_part(folder / "clip", clip.config, clip.state_dict(), torch.float16)
+    model.save(folder)
