@@ -105,17 +105,19 @@ def to_png(image: Image.Image) -> bytes:
     return data.getvalue()
 
 
-def display_png(data: bytes, alt: str, width: int | None = None) -> None:
+def display_png(data: bytes, alt: str, width: int | None = None, **others: Any) -> None:
     """Show a PNG file in a notebook, `width` screen pixels wide. `alt` says in words what it shows.
 
+    others: the same in further formats, by MIME type; a viewer picks the richest that it knows.
     Raises ValueError when alt is empty.
     """
-    from IPython.display import Image as Shown
     from IPython.display import display
 
     if not alt.strip():
         raise ValueError("alt is empty, must say in words what the picture shows")
-    display(Shown(data, format="png", alt=alt, width=width))
+    about = {"alt": alt} | ({"width": width} if width else {})
+    bundle = {"image/png": base64.b64encode(data).decode(), "text/plain": alt}
+    display(bundle | others, metadata={"image/png": about}, raw=True)
 
 
 def picture(image: Image.Image, alt: str, side: int = 256) -> None:
@@ -125,22 +127,18 @@ def picture(image: Image.Image, alt: str, side: int = 256) -> None:
 
 
 def figure(fig: "Figure", alt: str) -> None:
-    """Show a matplotlib figure in a notebook and close it. The text is drawn twice as fine as a screen needs."""
+    """Show a matplotlib figure in a notebook and close it. It has more pixels than the screen needs, but 256 colors."""
     import matplotlib.pyplot as plt
 
     data = io.BytesIO()
-    fig.savefig(data, format="png", dpi=150, bbox_inches="tight", facecolor="white")
+    fig.savefig(data, format="png", dpi=144, bbox_inches="tight", pad_inches=0.05, facecolor="white")
     plt.close(fig)
-    width = Image.open(data).width
-    display_png(to_png(Image.open(data).convert("RGB")), alt, width=width * 80 // 150)
+    image = Image.open(data).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    display_png(to_png(image), alt, width=image.width * 80 // 144)  # 80 pixels on the screen for an inch
 
 
 def image_table(
-    images: Sequence[Sequence[Image.Image]],
-    rows: Sequence[str],
-    columns: Sequence[str],
-    side: float = 1.15,
-    column_title: str = "",
+    images: Sequence[Sequence[Image.Image]], rows: Sequence[str], columns: Sequence[str], side: float = 1.15
 ) -> "Figure":
     """A figure with images[row][column], a name for each row at its left and one for each column on top.
 
@@ -150,13 +148,9 @@ def image_table(
 
     if len(images) != len(rows) or any(len(row) != len(columns) for row in images):
         raise ValueError(f"images must be {len(rows)} rows of {len(columns)}, as there are names")
-    fig, axes = plt.subplots(
-        *(len(rows), len(columns)),
-        figsize=(len(columns) * side, len(rows) * side + 0.3),
-        squeeze=False,
-        layout="constrained",
-    )
-    fig.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    size = (len(columns) * side, len(rows) * side)
+    fig, axes = plt.subplots(len(rows), len(columns), figsize=size, squeeze=False)
+    fig.subplots_adjust(left=0, right=1, bottom=0, top=1, wspace=0.05, hspace=0.05)
     for i, row in enumerate(images):
         for j, image in enumerate(row):
             axes[i, j].imshow(image, interpolation="lanczos")
@@ -165,8 +159,6 @@ def image_table(
         axes[i, 0].set_ylabel(rows[i], rotation=0, ha="right", va="center", fontsize=10)
     for j, name in enumerate(columns):
         axes[0, j].set_title(name, fontsize=10)
-    if column_title:
-        fig.suptitle(column_title, fontsize=10)
     return fig
 
 
@@ -197,22 +189,21 @@ def interact(draw: Callable[..., Image.Image], alt: str, **controls: "ValueWidge
     The same output holds the first picture as PNG, for viewers without widgets.
     """
     import ipywidgets
-    from IPython.display import display
 
-    def data() -> bytes:
+    def png() -> bytes:
         return to_png(draw(**{name: control.value for name, control in controls.items()}))
 
-    def to_html(png: bytes) -> str:
-        return (
-            f'<img alt="{html.escape(alt)}" width="256" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
-        )
+    def to_html(data: bytes) -> str:
+        source = "data:image/png;base64," + base64.b64encode(data).decode()
+        return f'<img alt="{html.escape(alt)}" width="256" src="{source}">'
 
-    first = data()
+    first = png()
     shown = ipywidgets.HTML(to_html(first))
     for control in controls.values():
-        control.observe(lambda change: setattr(shown, "value", to_html(data())), "value")
-    bundle = ipywidgets.VBox([*controls.values(), shown])._repr_mimebundle_()
-    display(bundle | {"image/png": base64.b64encode(first).decode()}, metadata={"image/png": {"alt": alt}}, raw=True)
+        control.observe(lambda change: setattr(shown, "value", to_html(png())), "value")
+    widget = ipywidgets.VBox([*controls.values(), shown])._repr_mimebundle_()
+    del widget["text/plain"]
+    display_png(first, alt, width=256, **widget)
 
 
 @torch.no_grad()

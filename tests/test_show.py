@@ -1,8 +1,8 @@
 """Pictures out: ranges, grids, files; and what the lessons show."""
 
+import base64
 import io
 from pathlib import Path
-from typing import Any
 
 import ipywidgets
 import numpy as np
@@ -105,12 +105,9 @@ def displayed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict, dict]]:
     """What the notebook is given to show: data and metadata by MIME type."""
     shown = []
 
-    def display(item: Any, metadata: dict | None = None, raw: bool = False) -> None:
-        if raw:
-            shown.append((item, metadata))
-        else:
-            data, about = item._repr_png_()
-            shown.append(({"image/png": data}, {"image/png": about}))
+    def display(data: dict, metadata: dict, raw: bool) -> None:
+        assert raw
+        shown.append((data, metadata))
 
     monkeypatch.setattr("IPython.display.display", display)
     return shown
@@ -123,7 +120,10 @@ def test_pictures_and_figures_carry_their_alt_text(displayed: list) -> None:
     fig = show.image_table([[Image.new("RGB", (4, 4))] * 2], ["row"], ["left", "right"])
     show.figure(fig, alt="two")
     assert [about["image/png"]["alt"] for _, about in displayed] == ["red", "two"]
+    assert [data["text/plain"] for data, _ in displayed] == ["red", "two"]
     assert displayed[0][1]["image/png"]["width"] == 256
+    with Image.open(io.BytesIO(base64.b64decode(displayed[0][0]["image/png"]))) as image:
+        assert image.size == (256, 128) and image.getpixel((0, 0)) == (255, 0, 0)
     assert not plt.get_fignums()
     with pytest.raises(ValueError, match="alt is empty"):
         show.picture(Image.new("RGB", (4, 4)), alt=" ")
@@ -159,7 +159,7 @@ def test_interact_draws_again_when_a_control_moves(displayed: list) -> None:
     slider.value = 9
     assert drawn == [7, 9]
     ((data, about),) = displayed
-    assert about == {"image/png": {"alt": "a <b>"}}
+    assert about == {"image/png": {"alt": "a <b>", "width": 256}} and data["text/plain"] == "a <b>"
     assert {"application/vnd.jupyter.widget-view+json", "image/png"} <= set(data)
 
 
