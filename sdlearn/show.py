@@ -131,10 +131,10 @@ def figure(fig: "Figure", alt: str) -> None:
     import matplotlib.pyplot as plt
 
     data = io.BytesIO()
-    fig.savefig(data, format="png", dpi=144, bbox_inches="tight", pad_inches=0.05, facecolor="white")
+    fig.savefig(data, format="png", dpi=120, bbox_inches="tight", pad_inches=0.05, facecolor="white")
     plt.close(fig)
     image = Image.open(data).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    display_png(to_png(image), alt, width=image.width * 80 // 144)  # 80 pixels on the screen for an inch
+    display_png(to_png(image), alt, width=image.width * 80 // 120)  # 80 pixels on the screen for an inch
 
 
 def image_table(

@@ -100,7 +100,9 @@ def test_a_changed_number_is_found(tmp_path: Path) -> None:
     files = [str(tmp_path / name) for name in ("same.ipynb", "changed.ipynb")]
     done = subprocess.run([*command, *files], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert re.findall(r"^FAILED (\S+)", done.stdout, re.MULTILINE) == [f"changed.ipynb::Cell {count(notebook) - 1}"]
+    assert re.findall(r"^FAILED (.+?::Cell \d+)", done.stdout, re.MULTILINE) == [
+        f"changed.ipynb::Cell {count(notebook) - 1}"
+    ]
 
 
 def count(notebook: Any) -> int:

@@ -16,11 +16,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from interrupted import KILLED, LINEAR, LinearTask, make, make_parts
 from torch import Tensor, nn
 
 import sdlearn.training.autoencoder
 import sdlearn.training.loop as loop
-from runs import KILLED, LINEAR, LinearTask, make, make_parts
 from sdlearn.check import max_difference
 from sdlearn.training.loop import Ema, Log, TrainConfig, generator_for, read_recipe, save_checkpoint, train
 
@@ -68,7 +68,7 @@ def killed(tmp_path_factory) -> Path:
     """A folder in which every run of KILLED lies as SIGKILL left it."""
     root = tmp_path_factory.mktemp("runs")
     make_parts(root / "parts")
-    command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("runs.py")), str(root)]
+    command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("interrupted.py")), str(root)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     out = subprocess.run(command, check=True, capture_output=True, text=True, env=environment, timeout=600)
     assert json.loads(out.stdout.splitlines()[-1]) == dict.fromkeys(KILLED, signal.SIGKILL), out.stderr

@@ -1,6 +1,6 @@
 """Very small trainings, and processes that are killed in the middle of them.
 
-`python runs.py FOLDER` starts, in FOLDER, the run of every scenario in KILLED, which ends by SIGKILL.
+`python interrupted.py FOLDER` starts, in FOLDER, the run of every scenario in KILLED, which ends by SIGKILL.
 """
 
 import io
