@@ -12,7 +12,7 @@ export PROMPT SEED
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-full lint evaluate tiny clean
+.PHONY: help demo test test-full lint notebooks evaluate tiny clean
 
 help:  ## list what make can do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ test-full: test  ## the same, and the tests that take minutes or much memory
 lint: $(VENV)/dev  ## ruff alone
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
+
+notebooks: $(VENV)/dev  ## run the lessons and store their outputs, after a change of theirs or of the model
+	HF_HUB_OFFLINE=1 $(BIN)/python notebooks/execute.py
 
 evaluate: $(VENV)/dev  ## the bundled model's scores
 	$(BIN)/sdlearn evaluate
