@@ -36,6 +36,7 @@ trained from nothing by the code of `sdlearn`, so that a course can take it apar
 
 ```python
 import sdlearn
+
 sdlearn.load("path/to/this/folder")("a small owl on a pink background")[0].save("owl.png")
 ```
 `diffusers.StableDiffusionPipeline.from_pretrained` loads the folder too.
