@@ -11,6 +11,8 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
+from sdlearn.files import whole_file
+
 FOLDER = Path(__file__).parent
 
 
@@ -33,9 +35,8 @@ def execute(file: Path) -> None:
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook.metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
     nbformat.validate(notebook)
-    temporary = file.with_suffix(".partial")
-    nbformat.write(notebook, temporary)
-    temporary.replace(file)
+    with whole_file(file) as temporary:
+        nbformat.write(notebook, temporary)
     print(f"{file.name}  {time.perf_counter() - started:.0f} s, {file.stat().st_size / 1e6:.2f} MB")
 
 

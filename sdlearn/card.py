@@ -9,6 +9,7 @@ from safetensors import safe_open
 from sdlearn.checkpoints import read_json
 from sdlearn.data import COLORS, HELD_OUT_SUBJECTS, SUBJECTS
 from sdlearn.evaluation import Report
+from sdlearn.files import whole_file
 from sdlearn.training.loop import read_recipe
 
 PARTS = {
@@ -88,9 +89,8 @@ def write_card(folder: str | Path, report: Report, runs: Mapping[str, tuple[Path
         training="\n".join(training_row(name, *files) for name, files in runs.items()),
         scores=report.table(),
     )
-    temporary = folder / "README.md.partial"
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(folder / "README.md")
+    with whole_file(folder / "README.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return text
 
 

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sdlearn.config import Config
+from sdlearn.files import whole_file
 
 WEIGHT_FILES = ("model.safetensors", "diffusion_pytorch_model.safetensors")  # Transformers' name, Diffusers' name
 OLD_ATTENTION_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -36,9 +37,8 @@ def read_json(file: Path) -> dict[str, Any]:
 
 def write_json(file: Path, values: Mapping[str, Any]) -> None:
     """Write a JSON file, whole or not at all."""
-    temporary = file.with_name(file.name + ".partial")
-    temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(file)
+    with whole_file(file) as temporary:
+        temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def save_part(folder: Path, config: Config, state: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> None:
@@ -51,10 +51,9 @@ def save_part(folder: Path, config: Config, state: Mapping[str, Tensor], dtype: 
         name = "model.safetensors"
         # Transformers loads in the dtype of the file unless told otherwise, and Diffusers loads the rest in float32.
         values["dtype"] = "float32"
-    temporary = folder / f"{name}.partial"
     stored = {key: value.detach().to("cpu", dtype).contiguous() for key, value in state.items()}
-    save_file(stored, temporary, {"format": "pt"})
-    temporary.replace(folder / name)
+    with whole_file(folder / name) as temporary:
+        save_file(stored, temporary, {"format": "pt"})
     write_json(folder / "config.json", values)
 
 

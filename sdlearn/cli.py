@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
+from sdlearn.files import whole_file
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -99,12 +101,8 @@ def save_image(image: "Image", file: Path, settings: Settings | None = None) -> 
     info = PngInfo()
     if settings is not None:
         info.add_itxt("sdlearn", json.dumps(asdict(settings), ensure_ascii=False))
-    temporary = file.with_name(file.name + ".partial")
-    try:
+    with whole_file(file) as temporary:
         image.save(temporary, format="PNG", pnginfo=info)
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def prepare(output: Path) -> None:

@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from sdlearn.checkpoints import write_json
 from sdlearn.data import SIZES, SUBJECTS, Scene, Scenes, caption, pairs, to_unit
 from sdlearn.data.scenes import SPLITS
+from sdlearn.files import whole_file
 from sdlearn.judge import Judge, background_colors, judge_pictures, load_judge
 from sdlearn.pipeline import StableDiffusion
 from sdlearn.show import captioned_grid, save_image_grid, to_images
@@ -118,12 +119,12 @@ def evaluate(
     seen = images - images // 2
     asked = requests("test", seen, seed) + requests("held_out_pairs", images // 2, seed)
     captions = [caption(*request) for request in asked]
+    real, again = (as_tensor(scenes_of(asked, seed, turn)) for turn in (0, 1))  # first: it fails at once if it must
 
     started = time.perf_counter()
     settings = {"steps": steps, "guidance_scale": guidance_scale, "sampler": sampler}
     drawn = draw(model, captions, seed, settings, progress)
     seconds = time.perf_counter() - started
-    real, again = (as_tensor(scenes_of(asked, seed, turn)) for turn in (0, 1))
     with evaluating(model):
         reconstructed = torch.cat([to_bytes(model.decode(model.encode(to_unit(x)))) for x in real.split(BATCH)])
 
@@ -164,8 +165,8 @@ def evaluate(
         write_subjects(folder / "subjects.csv", subjects, named)
         shown = [*range(min(16, seen)), *range(seen, min(seen + 16, images))]  # seen pairs above held-out ones
         sheet = captioned_grid(to_images(to_unit(drawn[shown])), [captions[i] for i in shown], columns=8, side=128)
-        sheet.save(folder / "samples.png.partial", format="PNG")
-        (folder / "samples.png.partial").replace(folder / "samples.png")
+        with whole_file(folder / "samples.png") as temporary:
+            sheet.save(temporary, format="PNG")
         pictures = [x[i : i + 8] for i in range(0, min(16, images), 8) for x in (real[:16], reconstructed[:16])]
         save_image_grid(to_unit(torch.cat(pictures)), folder / "autoencoder.png")
     return report
@@ -275,9 +276,7 @@ def write_subjects(file: Path, subjects: list[str], named: list[str]) -> None:
         wrong = ", ".join(f"{name} {count}" for name, count in seen_as.most_common() if name != subject)
         rows.append((subject, seen_as.total(), seen_as[subject], wrong))
     rows.sort(key=lambda row: (row[2] / row[1], row[0]))
-    temporary = file.with_name(file.name + ".partial")
-    with temporary.open("w", encoding="utf-8", newline="") as stream:
+    with whole_file(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(("subject", "asked for", "named rightly", "taken for"))
         writer.writerows(rows)
-    temporary.replace(file)

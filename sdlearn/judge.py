@@ -5,8 +5,6 @@ layer gives the features of the Fréchet distance. The background's colour needs
 """
 
 import hashlib
-import os
-import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from tqdm.auto import tqdm
 
 from sdlearn.data import COLORS, SIZES, SUBJECTS, Scenes, to_unit
 from sdlearn.data.openmoji import cache_folder, find_subject
+from sdlearn.files import whole_file
 
 FRAME = 2  # pixels at each edge of a picture that count as its background
 
@@ -140,14 +139,8 @@ def judge_file(config: JudgeConfig) -> Path:
 
 def _write(file: Path, state: dict[str, Tensor]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=file.parent, suffix=".tmp")  # two runs may train it at the same time
-    os.close(descriptor)
-    try:
+    with whole_file(file, shared=True) as temporary:  # two runs may train it at the same time
         save_file({name: value.contiguous() for name, value in state.items()}, temporary)
-        Path(temporary).replace(file)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from sdlearn.checkpoints import load_part, read_json, save_part, write_json
 from sdlearn.diffusion.guidance import Condition, guide
 from sdlearn.diffusion.samplers import SAMPLERS, Sampler, Step, draw_noise
 from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
+from sdlearn.files import whole_file
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.text import TextConfig, TextEncoder
 from sdlearn.models.unet import UNet, UNetConfig
@@ -266,9 +267,8 @@ class StableDiffusion:
         write_json(folder / "scheduler" / "scheduler_config.json", schedule)
         write_json(folder / "defaults.json", asdict(self.defaults))
         if self.card is not None:
-            temporary = folder / "README.md.partial"
-            temporary.write_text(self.card, encoding="utf-8")
-            temporary.replace(folder / "README.md")
+            with whole_file(folder / "README.md") as temporary:
+                temporary.write_text(self.card, encoding="utf-8")
         index: dict[str, Any] = {"_class_name": "StableDiffusionPipeline", "requires_safety_checker": False}
         index |= {name: (library, kind or schedule["_class_name"]) for name, (library, kind) in FOLDERS.items()}
         index |= dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder"), (None, None))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sdlearn.diffusion.guidance import combine
 from sdlearn.diffusion.samplers import draw_noise
+from sdlearn.files import whole_file
 
 if TYPE_CHECKING:
     from ipywidgets import ValueWidget
@@ -79,9 +80,8 @@ def wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
 
 def save_image_grid(pictures: Tensor, file: Path, columns: int = 8) -> None:
     """Write pictures (B, 3, H, W) in [−1, 1] as one PNG, whole or not at all."""
-    temporary = file.with_name(file.name + ".partial")
-    image_grid(to_images(pictures), columns).save(temporary, format="PNG")
-    temporary.replace(file)
+    with whole_file(file) as temporary:
+        image_grid(to_images(pictures), columns).save(temporary, format="PNG")
 
 
 def source(obj: Callable | type) -> str:

@@ -20,6 +20,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from sdlearn.files import whole_file
+
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 END_OF_WORD = "</w>"
 Pair = tuple[str, str]
@@ -253,9 +255,8 @@ class Tokenizer:
         }
         Path(folder).mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            unfinished = Path(folder) / f"{name}.unfinished"
-            unfinished.write_text(text, encoding="utf-8", newline="\n")
-            unfinished.replace(Path(folder) / name)
+            with whole_file(Path(folder) / name) as temporary:
+                temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 SPECIAL_TOKENS = {"bos_token": BOS, "eos_token": EOS, "unk_token": EOS, "pad_token": EOS}

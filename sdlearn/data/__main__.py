@@ -8,6 +8,7 @@ import typer
 from PIL import Image
 
 from sdlearn.data.scenes import PairScenes, Scenes
+from sdlearn.files import whole_file
 from sdlearn.show import captioned_grid
 
 
@@ -25,10 +26,10 @@ def main(
     except (ValueError, RuntimeError) as error:
         raise SystemExit(f"error: {error}") from None
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
     images = [Image.fromarray(scene.image.permute(1, 2, 0).numpy()) for scene in scenes]
-    captioned_grid(images, [scene.caption for scene in scenes], columns=8, side=128).save(temporary, format="PNG")
-    temporary.replace(path)
+    sheet = captioned_grid(images, [scene.caption for scene in scenes], columns=8, side=128)
+    with whole_file(path) as temporary:
+        sheet.save(temporary, format="PNG")
     print(path)
 
 

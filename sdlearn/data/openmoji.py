@@ -10,7 +10,6 @@ import hashlib
 import importlib
 import io
 import os
-import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ from types import ModuleType
 
 import numpy as np
 from PIL import Image
+
+from sdlearn.files import whole_file
 
 DRAWING_SIZE = 256  # pixels; the largest subject in a scene of 64 pixels has 60, so there is plenty to shrink from
 STYLES = {
@@ -115,14 +116,8 @@ def _draw(resvg: ModuleType, svg: Path, style_sheet: str) -> np.ndarray:
 
 def _write(path: Path, drawings: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-        temporary = Path(file.name)
-        try:
-            np.savez_compressed(file, drawings=drawings)
-        except BaseException:
-            temporary.unlink()
-            raise
-    temporary.replace(path)  # whoever reads the name sees all of the file or none
+    with whole_file(path, shared=True) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, drawings=drawings)
 
 
 def _optional(module: str) -> ModuleType:

@@ -15,6 +15,7 @@ from sdlearn.data import Scenes, to_unit
 from sdlearn.diffusion.guidance import Condition, guide
 from sdlearn.diffusion.samplers import draw_noise, get_sampler, last
 from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
+from sdlearn.files import whole_file
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.text import TextConfig, TextEncoder
 from sdlearn.models.unet import UNet, UNetConfig
@@ -118,9 +119,8 @@ class DiffusionTask:
                     self.autoencoder, self.text_encoder, self.tokenizer, Scenes(self.seed), size, self.seed
                 )
                 file.parent.mkdir(parents=True, exist_ok=True)
-                temporary = file.with_suffix(".partial")
-                save_file(vars(pool), temporary)
-                temporary.replace(file)
+                with whole_file(file) as temporary:
+                    save_file(vars(pool), temporary)
         return Pool(**load_file(file))
 
     def batch(self, step: int, rows: slice) -> dict[str, Tensor]:

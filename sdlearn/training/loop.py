@@ -20,6 +20,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from sdlearn.files import whole_file
 from sdlearn.show import save_image_grid
 
 
@@ -142,13 +143,11 @@ class Ema:
 
 
 def save_checkpoint(file: Path, state: dict[str, Any]) -> None:
-    """Write under a temporary name, force it to the disk, then rename: a reader never sees half a file."""
-    temporary = file.with_suffix(".partial")
-    with temporary.open("wb") as stream:
+    """Write a checkpoint, whole or not at all, and force it to the disk before it takes the old one's place."""
+    with whole_file(file) as temporary, temporary.open("wb") as stream:
         torch.save(state, stream)
         stream.flush()
         os.fsync(stream.fileno())
-    temporary.replace(file)
 
 
 class Log:
@@ -163,12 +162,10 @@ class Log:
 
     def write(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
-        temporary = self.file.with_suffix(".partial")
-        with temporary.open("w", newline="", encoding="utf-8") as stream:
+        with whole_file(self.file) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, fieldnames=list(row))
             writer.writeheader()
             writer.writerows(self.rows)
-        temporary.replace(self.file)
 
 
 def train(task: Task, config: TrainConfig, folder: Path, *, progress: bool = True) -> None:
