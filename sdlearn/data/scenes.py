@@ -31,10 +31,10 @@ COLORS: dict[str, tuple[int, int, int]] = {
     "white": (248, 248, 248),
 }
 # The subject's longer side in pixels, of 64, both ends inclusive. What varies must be learned, so it varies little.
-SIZES: dict[str, tuple[int, int]] = {"small": (28, 33), "medium": (38, 46), "large": (52, 60)}
+SIZES: dict[str, tuple[int, int]] = {"small": (28, 32), "medium": (40, 44), "large": (54, 58)}
 SPLITS: dict[str, int] = {"train": 0, "held_out_pairs": 1, "test": 2}
 RELATIONS: tuple[str, ...] = ("in front of", "behind", "to the left of", "to the right of")
-JITTER = 4  # of 64 pixels: how far the subject may lie from the middle, either way
+JITTER = 2  # of 64 pixels: how far the subject may lie from the middle, either way
 DROP = 0.1  # how often the caption leaves out the size word, and how often the background
 
 
