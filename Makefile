@@ -12,7 +12,7 @@ export PROMPT SEED
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-full lint notebooks evaluate tiny clean
+.PHONY: help demo test test-full parity lint notebooks evaluate tiny clean
 
 help:  ## list what make can do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ lint: $(VENV)/dev  ## ruff alone
 
 notebooks: $(VENV)/dev  ## run the lessons and store their outputs, after a change of theirs or of the model
 	HF_HUB_OFFLINE=1 $(BIN)/python notebooks/execute.py
+
+parity: $(VENV)/dev  ## how far every part is from the reference, from the tests into docs/parity.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --parity docs/parity.md
 
 evaluate: $(VENV)/dev  ## the bundled model's scores
 	$(BIN)/sdlearn evaluate

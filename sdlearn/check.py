@@ -1,11 +1,25 @@
 """Parity and equation checks that the lessons and the tests share."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from sdlearn.diffusion.guidance import combine
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One comparison with a reference, as `docs/parity.md` lists it."""
+
+    name: str
+    reference: str  # the class or function that ours was compared with
+    difference: float
+    bound: float
+
+
+MEASUREMENTS: list[Measurement] = []  # of this process; `make parity` writes the worst of each into docs/parity.md
 
 
 @torch.no_grad()
@@ -35,10 +49,19 @@ def max_difference(ours: Tensor, reference: Tensor) -> float:
     return (ours.detach().double() - reference.detach().double()).abs().max().item() if ours.numel() else 0.0
 
 
-def assert_parity(name: str, ours: Tensor, reference: Tensor, bound: float = 1e-5, relative: bool = False) -> float:
+def assert_parity(
+    name: str,
+    ours: Tensor,
+    reference: Tensor,
+    bound: float = 1e-5,
+    relative: bool = False,
+    *,
+    against: str | None = None,
+) -> float:
     """Assert max |ours − reference| ≤ bound, and return the difference.
 
     With `relative` the difference is divided by max(1, max |reference|): for quantities that are not of order one.
+    `against` names the reference's class; then the comparison is added to MEASUREMENTS under `name`.
 
     Raises:
         AssertionError: the bound is passed; the message holds `name`, the difference and the bound.
@@ -46,16 +69,21 @@ def assert_parity(name: str, ours: Tensor, reference: Tensor, bound: float = 1e-
     difference = max_difference(ours, reference)
     if relative and reference.numel():
         difference /= max(1.0, reference.detach().abs().max().item())
+    if against is not None:
+        MEASUREMENTS.append(Measurement(name, against, difference, bound))
     if not difference <= bound:
         raise AssertionError(f"{name}: |Δ| = {difference:.3g} is above {bound:g}")
     return difference
 
 
-def assert_gradients(ours: nn.Module, reference: nn.Module, bound: float = 1e-4) -> float:
+def assert_gradients(
+    ours: nn.Module, reference: nn.Module, bound: float = 1e-4, *, name: str = "", against: str | None = None
+) -> float:
     """Assert that two modules' parameters, paired by order of their names, have equal gradients; return the worst |Δ|.
 
     Each difference is relative to the largest gradient of that parameter in the reference; a parameter whose
-    gradient is zero up to rounding (a key's bias before a softmax) is measured against the largest of all.
+    gradient is zero up to rounding (a key's bias before a softmax) is measured against the largest of all. With
+    `against`, the reference's class, the worst is added to MEASUREMENTS under `name`.
 
     Raises:
         AssertionError: a difference passes the bound, or only one side has a gradient.
@@ -67,15 +95,17 @@ def assert_gradients(ours: nn.Module, reference: nn.Module, bound: float = 1e-4)
         raise AssertionError("the reference has no gradient: call backward() on both sides first")
     largest = max(gradient.abs().max().item() for gradient in gradients)
     worst = 0.0
-    for (name, mine), (_, theirs) in pairs:
+    for (parameter, mine), (_, theirs) in pairs:
         if (mine.grad is None) != (theirs.grad is None):
-            raise AssertionError(f"{name}: only one side has a gradient")
+            raise AssertionError(f"{parameter}: only one side has a gradient")
         if mine.grad is None:
             continue
         scale = max(theirs.grad.abs().max().item(), 1e-3 * largest)
         worst = max(worst, max_difference(mine.grad, theirs.grad) / scale)
         if not worst <= bound:
-            raise AssertionError(f"gradient of {name}: relative |Δ| = {worst:.3g} is above {bound:g}")
+            raise AssertionError(f"gradient of {parameter}: relative |Δ| = {worst:.3g} is above {bound:g}")
+    if against is not None:
+        MEASUREMENTS.append(Measurement(name, against, worst, bound))
     return worst
 
 

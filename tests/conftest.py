@@ -1,15 +1,18 @@
-"""Fixtures that all tests share."""
+"""Fixtures that all tests share, and `--parity FILE`, which writes down how far ours was from the reference."""
 
 import ipaddress
+import platform
 import socket
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sdlearn.check import randomize_
+from sdlearn.check import MEASUREMENTS, randomize_
 from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
+from sdlearn.files import whole_file
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.text import TextConfig, TextEncoder
 from sdlearn.models.unet import UNet, UNetConfig
@@ -122,3 +125,44 @@ def epsilon_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "epsilon"
     make_tiny(ScheduleConfig()).save(folder)
     return folder
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--parity", metavar="FILE", help="write the worst difference of each comparison into a table")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Write the table, but not from a run in which a comparison may have failed or was left out by an error."""
+    file = session.config.getoption("--parity")
+    if file and exitstatus == pytest.ExitCode.OK:
+        with whole_file(Path(file)) as temporary:
+            temporary.write_text(parity_report(), encoding="utf-8")
+
+
+def parity_report() -> str:
+    """The worst of MEASUREMENTS for each name and reference, as Markdown."""
+    worst: dict[tuple[str, str, float], tuple[float, int]] = {}
+    for one in MEASUREMENTS:
+        difference, count = worst.get((one.name, one.reference, one.bound), (0.0, 0))
+        worst[one.name, one.reference, one.bound] = max(difference, one.difference), count + 1
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers", "transformers"))
+    rows = [
+        f"| {name} | {reference} | {count} | {difference:.1e} | {bound:.0e} |"
+        for (name, reference, bound), (difference, count) in sorted(worst.items())
+    ]
+    return "\n".join(
+        [
+            "# Parity with the reference",
+            "",
+            "Written by `make parity` from the tests. Ours and the reference get the same weights, all of them random,",
+            "and the same inputs. Each row holds the worst difference of all its comparisons, max |Δ| in float32 on a",
+            "CPU; for gradients, relative to the parameter's largest one. Other processors give other last digits.",
+            "",
+            f"Versions: Python {platform.python_version()}, {packages}.",
+            "",
+            "| part | reference | comparisons | worst difference | bound |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
