@@ -11,9 +11,10 @@ _PUBLIC = {
     "sdlearn.tokenizer": ("Tokenizer", "train_bpe"),
     "sdlearn.diffusion.schedule": ("Schedule", "ScheduleConfig"),
     "sdlearn.diffusion.guidance": ("Condition", "guide"),
+    "sdlearn.diffusion.grids": ("Grid", "make_grid"),
     "sdlearn.diffusion.samplers": (
-        *("SAMPLERS", "Grid", "Sampler", "Step"),
-        *("ddim", "ddpm", "dpmpp_2m", "draw_noise", "get_sampler", "last", "make_grid"),
+        *("SAMPLERS", "Sampler", "Step", "draw_noise", "get_sampler", "last"),
+        *("ddim", "ddpm", "dpmpp_2m", "euler", "euler_ancestral", "heun", "plms"),
     ),
     "sdlearn.models.attention": ("record_attention",),
     "sdlearn.models.autoencoder": ("Autoencoder", "AutoencoderConfig"),

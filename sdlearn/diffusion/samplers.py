@@ -1,8 +1,8 @@
 """Samplers: from noise to a sample, one network call at a time.
 
 A sampler is a generator. It owns no network; it calls `denoise(x, t)`, which returns the raw prediction (epsilon, x_0
-or v, as the schedule's prediction_type says) for x (B, ...) at the timestep t, a Python int. After each call it yields
-a Step, so that the caller can draw it, or stop early:
+or v, as the schedule's prediction_type says) for x (B, ...) at the timestep t, an int or a float as the grid has it.
+After each call it yields a Step, so that the caller can draw it, or stop early:
 
     sampler = get_sampler("ddim")
     grid = sampler.make_grid(schedule, 50)
@@ -10,108 +10,44 @@ a Step, so that the caller can draw it, or stop early:
     for step in sampler.loop(denoise, x, grid, schedule, generator=generator):
         ...
 
-`project(x, i)`, if given, returns what x becomes after step i (counted from 0); inpainting puts the known pixels back
-with it. Whether gradients are recorded is the caller's choice.
+There are two kinds of coordinates for x at the noise level sigma = noise rate / signal rate. DDPM, DDIM, PLMS and
+DPM-Solver++ keep the variance: x = signal rate · x_0 + noise rate · epsilon. Euler, Euler ancestral and Heun let it
+grow ("explode"): x = x_0 + sigma · epsilon; the network is given x / sqrt(sigma² + 1), which is the former. Each
+sampler starts from, yields, and hands to `project` its own kind. At sigma 0, the end, both are x_0.
+
+`project(x, i)`, if given, returns what x becomes after network call i (counted from 0); its noise level is then that
+of call i + 1. Inpainting puts the known pixels back with it. Whether gradients are recorded is the caller's choice.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from sdlearn.diffusion.schedule import SPACINGS, Schedule
+from sdlearn.diffusion.grids import (
+    Grid,
+    make_grid,
+    make_grid_dpmpp,
+    make_grid_euler,
+    make_grid_heun,
+    make_grid_karras,
+    make_grid_plms,
+)
+from sdlearn.diffusion.schedule import Schedule
 
-Denoise = Callable[[Tensor, int], Tensor]
+Denoise = Callable[[Tensor, int | float], Tensor]
 Project = Callable[[Tensor, int], Tensor]
 
 
 @dataclass(frozen=True)
-class Grid:
-    """The timesteps of one run, in the order in which they are visited.
-
-    timesteps: int64, (n,), strictly decreasing. sigmas: noise rate / signal rate at each of them, then 0; float32,
-    (n + 1,). stride: how far DDIM goes back from one timestep to the next, num_train_timesteps // steps.
-    """
-
-    timesteps: Tensor
-    sigmas: Tensor
-    stride: int
-
-    def __len__(self) -> int:
-        return len(self.timesteps)
-
-    def tail(self, k: int) -> "Grid":
-        """The last k timesteps with the same stride, 1 <= k <= len(grid): image to image starts here."""
-        if not 1 <= k <= len(self):
-            raise ValueError(f"k = {k}, must be from 1 to {len(self)}, the number of timesteps in the grid")
-        return Grid(self.timesteps[-k:], self.sigmas[-k - 1 :], self.stride)
-
-
-@dataclass(frozen=True)
 class Step:
-    """One step of a sampler: its index i, the timestep t of the network call, x after the step, the predicted x_0."""
+    """A network call and what came of it: its index i, its timestep t, x after it, the x_0 that was predicted."""
 
     i: int
-    t: int
+    t: int | float
     x: Tensor
     x0: Tensor
-
-
-def make_grid(schedule: Schedule, steps: int, spacing: str | None = None) -> Grid:
-    """The grid of DDPM and DDIM: `steps` timesteps, spaced as Diffusers does (Lin et al. 2023, table 2).
-
-    spacing: "leading", "trailing" or "linspace"; None takes the schedule's timestep_spacing.
-    Raises ValueError when steps is not from 1 to num_train_timesteps, or the spacing is unknown.
-    """
-    n, spacing = _check_grid(schedule, steps, spacing)
-    if spacing == "leading":
-        timesteps = _leading(np.arange(steps) * (n // steps), schedule)
-    elif spacing == "trailing":
-        timesteps = _trailing(n, steps)
-    else:
-        timesteps = np.linspace(0, n - 1, steps).round()
-    return _grid(schedule, np.sort(timesteps)[::-1], n // steps)
-
-
-def make_grid_dpmpp(schedule: Schedule, steps: int, spacing: str | None = None) -> Grid:
-    """The grid of DPM-Solver++: `make_grid`, but "leading" and "linspace" make a timestep more and drop the lowest."""
-    n, spacing = _check_grid(schedule, steps, spacing)
-    if spacing == "leading":
-        timesteps = _leading(np.arange(1, steps + 1) * max(n // (steps + 1), 1), schedule)
-    elif spacing == "trailing":
-        timesteps = _trailing(n, steps)
-    else:
-        # With n steps there are only n timesteps, so none is dropped.
-        timesteps = np.linspace(0, n - 1, min(steps + 1, n)).round()[-steps:]
-    return _grid(schedule, np.sort(timesteps)[::-1], n // steps)
-
-
-def _check_grid(schedule: Schedule, steps: int, spacing: str | None) -> tuple[int, str]:
-    n = schedule.config.num_train_timesteps
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= n:
-        raise ValueError(f"steps = {steps!r}, must be a whole number from 1 to {n}")
-    spacing = schedule.config.timestep_spacing if spacing is None else spacing
-    if spacing not in SPACINGS:
-        raise ValueError(f"spacing = {spacing!r} is not known, only {', '.join(SPACINGS)}")
-    return n, spacing
-
-
-def _leading(timesteps: np.ndarray, schedule: Schedule) -> np.ndarray:
-    """Add steps_offset, or less where that would pass the last timestep (with n or n - 1 steps; Diffusers fails)."""
-    room = schedule.config.num_train_timesteps - 1 - timesteps.max()
-    return timesteps + min(schedule.config.steps_offset, room)
-
-
-def _trailing(n: int, steps: int) -> np.ndarray:
-    """From n - 1 downwards. Rounding can make arange one too long; the slice drops what Diffusers would call t = -1."""
-    return np.arange(n, 0, -n / steps)[:steps].round() - 1
-
-
-def _grid(schedule: Schedule, timesteps: np.ndarray, stride: int) -> Grid:
-    timesteps = torch.from_numpy(timesteps.astype(np.int64))
-    return Grid(timesteps, torch.cat([schedule.sigmas[timesteps], torch.zeros(1)]), stride)
 
 
 def draw_noise(shape: tuple[int, ...], generator: torch.Generator | list[torch.Generator] | None) -> Tensor:
@@ -178,15 +114,13 @@ def ddim(
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"eta = {eta}, must be from 0 to 1")
-    final = torch.tensor(1.0) if schedule.config.set_alpha_to_one else schedule.alphas_cumprod[0]
     for i, t in enumerate(grid.timesteps.tolist()):
         prediction = denoise(x, t)
         x0 = schedule.to_x0(prediction, x, t)
         epsilon = schedule.to_epsilon(prediction, x, t)
 
-        previous = t - grid.stride
         alphas_cumprod = schedule.alphas_cumprod[t]
-        alphas_cumprod_previous = schedule.alphas_cumprod[previous] if previous >= 0 else final
+        alphas_cumprod_previous = _alphas_cumprod_after(schedule, t - grid.stride)
         variance = (1 - alphas_cumprod_previous) / (1 - alphas_cumprod) * (1 - alphas_cumprod / alphas_cumprod_previous)
         sigma = eta * variance.sqrt()
 
@@ -197,6 +131,143 @@ def ddim(
             x = x + sigma * draw_noise(x.shape, generator).to(x)
         x = project(x, i) if project else x
         yield Step(i, t, x, x0)
+
+
+def _alphas_cumprod_after(schedule: Schedule, t: int) -> Tensor:
+    """alphas_cumprod where a step of DDIM or PLMS ends; the last one ends below t = 0."""
+    if t >= 0:
+        return schedule.alphas_cumprod[t]
+    return torch.tensor(1.0) if schedule.config.set_alpha_to_one else schedule.alphas_cumprod[0]
+
+
+# Adams-Bashforth: how many predictions there are, latest first, and what they weigh.
+ADAMS_BASHFORTH = {
+    1: (1.0,),
+    2: (3 / 2, -1 / 2),
+    3: (23 / 12, -16 / 12, 5 / 12),
+    4: (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+}
+
+
+def plms(
+    denoise: Denoise,
+    x: Tensor,
+    grid: Grid,
+    schedule: Schedule,
+    generator: torch.Generator | list[torch.Generator] | None = None,
+    project: Project | None = None,
+) -> Iterator[Step]:
+    """PLMS, the linear multistep method of PNDM (Liu et al. 2022, arXiv 2202.09778), equation 12, without Runge-Kutta.
+
+    A step of DDIM (their transfer part), with a mean of the last four raw predictions in place of the last. The first
+    step has no history. So it is made twice: the second time from the same start, with the mean of the predictions at
+    its two ends. With epsilon the method is of second order; of v, which turns from step to step, such a mean is only
+    right to first order. x: noise (B, ...). Deterministic: `generator` is not used.
+
+    Also in the tail of a grid, call 1 repeats the first step, as in Diffusers. Where the tail has no timestep twice,
+    that costs a step: from there on x is noisier by one stride than the timestep says.
+    """
+    first, history = x, []
+    for i, t in enumerate(grid.timesteps.tolist()):
+        prediction = denoise(x, t)
+        if i == 1:
+            prediction = (prediction + history[0]) / 2
+            x, t_start = first, t + grid.stride
+        else:
+            history = [prediction, *history[:3]]
+            weights = ADAMS_BASHFORTH[len(history)]
+            prediction = sum(weight * old for weight, old in zip(weights, history, strict=True))
+            t_start = t
+
+        x0 = schedule.to_x0(prediction, x, t_start)
+        epsilon = schedule.to_epsilon(prediction, x, t_start)
+        alphas_cumprod = _alphas_cumprod_after(schedule, t_start - grid.stride)
+        x = alphas_cumprod.sqrt() * x0 + (1 - alphas_cumprod).sqrt() * epsilon
+        x = project(x, i) if project else x
+        yield Step(i, t, x, x0)
+
+
+def _denoised(denoise: Denoise, x: Tensor, t: float, sigma: Tensor, schedule: Schedule) -> Tensor:
+    """The x_0 predicted for x = x_0 + sigma · epsilon: D(x; sigma) in Karras et al. 2022, equation 7."""
+    return schedule.x0_at_sigma(denoise(x / (sigma**2 + 1).sqrt(), t), x, sigma)
+
+
+def euler(
+    denoise: Denoise,
+    x: Tensor,
+    grid: Grid,
+    schedule: Schedule,
+    generator: torch.Generator | list[torch.Generator] | None = None,
+    project: Project | None = None,
+) -> Iterator[Step]:
+    """Euler's method for dx / dsigma = epsilon = (x - x_0) / sigma: algorithm 1 of Karras et al. 2022, lines 4 and 5.
+
+    x: noise (B, ...) times sigma. Deterministic: `generator` is not used.
+    """
+    sigmas = grid.sigmas
+    for i, t in enumerate(grid.timesteps.tolist()):
+        x0 = _denoised(denoise, x, t, sigmas[i], schedule)
+        slope = (x - x0) / sigmas[i]
+        x = x + (sigmas[i + 1] - sigmas[i]) * slope
+        x = project(x, i) if project else x
+        yield Step(i, t, x, x0)
+
+
+def euler_ancestral(
+    denoise: Denoise,
+    x: Tensor,
+    grid: Grid,
+    schedule: Schedule,
+    generator: torch.Generator | list[torch.Generator] | None = None,
+    project: Project | None = None,
+) -> Iterator[Step]:
+    """Euler's method beyond the next noise level, then fresh noise back up to it: k-diffusion's sample_euler_ancestral.
+
+    The fresh noise has the variance of DDPM (Ho et al. 2020, equation 7). x: noise (B, ...) times sigma. Draws noise
+    from `generator` in each step but the last. Raises ValueError without one.
+    """
+    now, ahead = grid.sigmas[:-1], grid.sigmas[1:]
+    up = (ahead**2 * (now**2 - ahead**2) / now**2).sqrt()
+    # Exactly, down is ahead² / now. We lose the same digits as Diffusers, but not below 0, where it returns NaN.
+    down = (ahead**2 - up**2).clamp(min=0).sqrt()
+    for i, t in enumerate(grid.timesteps.tolist()):
+        x0 = _denoised(denoise, x, t, now[i], schedule)
+        slope = (x - x0) / now[i]
+        x = x + (down[i] - now[i]) * slope
+        if i < len(grid) - 1:
+            x = x + up[i] * draw_noise(x.shape, generator).to(x)
+        x = project(x, i) if project else x
+        yield Step(i, t, x, x0)
+
+
+def heun(
+    denoise: Denoise,
+    x: Tensor,
+    grid: Grid,
+    schedule: Schedule,
+    generator: torch.Generator | list[torch.Generator] | None = None,
+    project: Project | None = None,
+) -> Iterator[Step]:
+    """Heun's method: algorithm 1 of Karras et al. 2022.
+
+    Each step is first made as Euler's, then again with the mean of the slopes at its two ends. The last one, to sigma
+    0, stays Euler's. x: noise (B, ...) times sigma. Deterministic: `generator` is not used.
+    """
+    timesteps, sigmas = grid.timesteps.tolist(), grid.sigmas
+    for i in range(0, len(grid), 2):
+        start, h = x, sigmas[i + 1] - sigmas[i]
+        x0 = _denoised(denoise, x, timesteps[i], sigmas[i], schedule)
+        slope = (x - x0) / sigmas[i]
+        x = start + h * slope
+        x = project(x, i) if project else x
+        yield Step(i, timesteps[i], x, x0)
+
+        if i + 1 < len(grid):
+            x0 = _denoised(denoise, x, timesteps[i + 1], sigmas[i + 1], schedule)
+            slope_ahead = (x - x0) / sigmas[i + 1]
+            x = start + h * (slope + slope_ahead) / 2
+            x = project(x, i + 1) if project else x
+            yield Step(i + 1, timesteps[i + 1], x, x0)
 
 
 def dpmpp_2m(
@@ -236,21 +307,53 @@ def dpmpp_2m(
 
 
 def unit_scale(schedule: Schedule, grid: Grid) -> float:
-    """The standard deviation of the noise that sampling starts from, for samplers whose x_t has unit variance: 1."""
+    """The standard deviation of the noise that sampling starts from, where x keeps the variance: 1."""
     return 1.0
+
+
+def sigma_scale(schedule: Schedule, grid: Grid) -> float:
+    """The same for x = x_0 + sigma · epsilon: sigma, or with "leading" the root of sigma² + 1, as in Diffusers."""
+    sigma = grid.sigmas[0]
+    return (sigma**2 + 1).sqrt().item() if grid.spacing == "leading" else sigma.item()
+
+
+def noise_at_timestep(x0: Tensor, noise: Tensor, schedule: Schedule, grid: Grid, i: int) -> Tensor:
+    """signal rate · x_0 + noise rate · noise, with the rates of grid.timesteps[i]."""
+    return x0 if i == len(grid) else schedule.add_noise(x0, noise, int(grid.timesteps[i]))
+
+
+def noise_with_rates(x0: Tensor, noise: Tensor, schedule: Schedule, grid: Grid, i: int) -> Tensor:
+    """signal rate · x_0 + noise rate · noise, with the rates of grid.sigmas[i]."""
+    signal_rate = (grid.sigmas[i] ** 2 + 1).rsqrt()
+    return signal_rate * x0 + grid.sigmas[i] * signal_rate * noise
+
+
+def noise_with_sigma(x0: Tensor, noise: Tensor, schedule: Schedule, grid: Grid, i: int) -> Tensor:
+    """x_0 + sigma · noise, with grid.sigmas[i]."""
+    return x0 + grid.sigmas[i] * noise
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """A sampler with what belongs to it: make_grid(schedule, steps, spacing=None), loop, initial_scale(schedule, grid).
+    """A sampler with what belongs to it.
 
-    loop(denoise, x, grid, schedule, generator=None, project=None) yields Steps. x starts as noise · initial_scale.
+    make_grid(schedule, steps, spacing=None): the Grid. loop(denoise, x, grid, schedule, generator=None, project=None)
+    yields Steps. Text to image starts from x = noise · initial_scale(schedule, grid).
+
+    add_noise(x0, noise, schedule, grid, i): x_0 noised to the level of x before network call i, in the sampler's
+    coordinates; x_0 itself when i is len(grid). Image to image starts from it with i = 0 and grid.tail(k), and
+    inpainting needs it with i + 1 in `project(x, i)`.
     """
 
     name: str
     loop: Callable[..., Iterator[Step]]
     make_grid: Callable[..., Grid] = make_grid
     initial_scale: Callable[[Schedule, Grid], float] = unit_scale
+    add_noise: Callable[[Tensor, Tensor, Schedule, Grid, int], Tensor] = noise_at_timestep
+
+    def network_calls(self, grid: Grid) -> int:
+        """How often the loop calls denoise. For n steps: PLMS n + 1 (1 when n is 1), Heun 2n - 1, else n."""
+        return len(grid)
 
 
 SAMPLERS = {
@@ -258,7 +361,12 @@ SAMPLERS = {
     for sampler in (
         Sampler("ddpm", ddpm),
         Sampler("ddim", ddim),
-        Sampler("dpmpp_2m", dpmpp_2m, make_grid_dpmpp),
+        Sampler("plms", plms, make_grid_plms),
+        Sampler("euler", euler, make_grid_euler, sigma_scale, noise_with_sigma),
+        Sampler("euler_ancestral", euler_ancestral, make_grid_euler, sigma_scale, noise_with_sigma),
+        Sampler("heun", heun, make_grid_heun, sigma_scale, noise_with_sigma),
+        Sampler("dpmpp_2m", dpmpp_2m, make_grid_dpmpp, add_noise=noise_with_rates),
+        Sampler("dpmpp_2m_karras", dpmpp_2m, make_grid_karras, add_noise=noise_with_rates),
     )
 }
 

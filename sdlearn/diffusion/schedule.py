@@ -36,7 +36,6 @@ _FILE_DEFAULTS = {
     "timestep_spacing": "leading",
     "trained_betas": None,
     "thresholding": False,
-    "use_karras_sigmas": False,
 }
 _CLASS_DEFAULTS = {
     "DDPMScheduler": {"clip_sample": True, "variance_type": "fixed_small"},
@@ -50,6 +49,7 @@ _CLASS_DEFAULTS = {
         "solver_type": "midpoint",
         "final_sigmas_type": "zero",
         "lambda_min_clipped": -math.inf,
+        "use_karras_sigmas": False,
     },
     "EulerDiscreteScheduler": {
         "timestep_spacing": "linspace",
@@ -58,8 +58,16 @@ _CLASS_DEFAULTS = {
         "final_sigmas_type": "zero",
         "sigma_min": None,
         "sigma_max": None,
+        "use_karras_sigmas": False,
     },
     "EulerAncestralDiscreteScheduler": {"timestep_spacing": "linspace"},
+    "HeunDiscreteScheduler": {
+        "timestep_spacing": "linspace",
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "clip_sample": False,
+        "use_karras_sigmas": False,
+    },
 }
 # Keys without a field, and the values at which they change nothing that we compute.
 _NEUTRAL = {
@@ -79,7 +87,6 @@ _NEUTRAL = {
     "timestep_type": ("discrete",),
     "sigma_min": (None,),
     "sigma_max": (None,),
-    "use_karras_sigmas": (None, False),
     "clip_sample_range": ...,  # these four only matter when something above is switched on
     "dynamic_thresholding_ratio": ...,
     "sample_max_value": ...,
@@ -94,8 +101,9 @@ class ScheduleConfig(Config):
 
     beta_schedule is one of BETA_SCHEDULES, prediction_type of PREDICTION_TYPES, timestep_spacing of SPACINGS.
     steps_offset is added to "leading" timesteps. set_alpha_to_one: DDIM's last step ends at alphas_cumprod = 1, else at
-    alphas_cumprod[0]. scheduler is the Diffusers class that the file names; it is kept so that Diffusers samples with
-    it again what we save, and changes nothing here.
+    alphas_cumprod[0]. scheduler is the Diffusers class that the file names, use_karras_sigmas an option of
+    DPMSolverMultistepScheduler. Both are kept so that Diffusers samples with them again what we save. They change
+    nothing here: our sampler is chosen by its name, "dpmpp_2m_karras" for example.
 
     Raises ValueError when a value is out of range.
     """
@@ -112,6 +120,7 @@ class ScheduleConfig(Config):
     set_alpha_to_one: bool = False
     timestep_spacing: str = "leading"
     scheduler: str = "DDIMScheduler"
+    use_karras_sigmas: bool = False
 
     def __post_init__(self) -> None:
         for key, accepted in {
@@ -121,6 +130,7 @@ class ScheduleConfig(Config):
             "scheduler": tuple(_CLASS_DEFAULTS),
             "rescale_betas_zero_snr": (True, False),
             "set_alpha_to_one": (True, False),
+            "use_karras_sigmas": (True, False) if self.scheduler == "DPMSolverMultistepScheduler" else (False,),
         }.items():
             if getattr(self, key) not in accepted:
                 raise ValueError(
@@ -149,7 +159,8 @@ class ScheduleConfig(Config):
         if scheduler not in _CLASS_DEFAULTS:
             raise ValueError(f"{file}: _class_name = {scheduler!r} is not supported, only {', '.join(_CLASS_DEFAULTS)}")
         defaults = _FILE_DEFAULTS | _CLASS_DEFAULTS[scheduler]
-        read = {key: value for key, value in values.items() if key in defaults or key not in _NEUTRAL}
+        of_others = set().union(*_CLASS_DEFAULTS.values()) - defaults.keys()
+        read = {key: value for key, value in values.items() if key not in of_others}
         return super().from_dict(defaults | read | {"scheduler": scheduler}, file)
 
     def to_dict(self) -> dict[str, Any]:
@@ -280,6 +291,14 @@ class Schedule:
         if self.config.prediction_type == "sample":
             return prediction
         return signal_rate * x - noise_rate * prediction
+
+    def x0_at_sigma(self, prediction: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+        """`to_x0` for x = x_0 + sigma · epsilon, the coordinates of Euler's and Heun's methods. sigma is a scalar."""
+        if self.config.prediction_type == "epsilon":
+            return x - sigma * prediction
+        if self.config.prediction_type == "sample":
+            return prediction
+        return x / (sigma**2 + 1) - sigma / (sigma**2 + 1).sqrt() * prediction
 
     def to_epsilon(self, prediction: Tensor, x: Tensor, t: int | Tensor) -> Tensor:
         """The noise epsilon that the network's prediction at x = x_t means. Inverts DDPM equation 4."""

@@ -73,6 +73,24 @@ def test_conversions_equal_the_step_of_ddim(prediction_type, t):
     assert_parity("v", schedule.to_v(prediction, x, t), v, 1e-5 * scale)
 
 
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+@pytest.mark.parametrize("t", [0, 20, 501, 999])
+def test_x0_at_sigma_is_to_x0_in_other_coordinates(prediction_type, t):
+    config = ScheduleConfig(prediction_type=prediction_type)
+    schedule, theirs = Schedule(config), diffusers.EulerDiscreteScheduler.from_config(config.to_dict())
+    theirs.set_timesteps(1000)
+    prediction, x = normal((2, 4, 5, 3), 2), normal((2, 4, 5, 3), 3)
+    sigma = schedule.sigmas[t]
+    grown = x * (sigma**2 + 1).sqrt()
+    x0 = schedule.x0_at_sigma(prediction, grown, sigma)
+    scale = max(1.0, x0.abs().max().item())
+    assert_parity("x0", x0, schedule.to_x0(prediction, x, t), 1e-6 * scale)
+    if t > 0:  # with all 1000 timesteps and an offset of 1, Diffusers goes from 1000 to 1
+        theirs.set_begin_index(1000 - t)
+        reference = theirs.step(prediction, theirs.timesteps[1000 - t], grown).pred_original_sample
+        assert_parity("x0", x0, reference, 1e-6 * scale, against="EulerDiscreteScheduler")
+
+
 def test_gradients_equal_diffusers():
     config = ScheduleConfig(prediction_type="v_prediction")
     t = torch.tensor([3, 700])
@@ -169,7 +187,7 @@ def test_stable_diffusion_files_are_read():
     assert ScheduleConfig.from_dict(SD2) == ScheduleConfig(prediction_type="v_prediction")
 
 
-CLASSES = ["DDPM", "DDIM", "PNDM", "DPMSolverMultistep", "EulerDiscrete", "EulerAncestralDiscrete"]
+CLASSES = ["DDPM", "DDIM", "PNDM", "DPMSolverMultistep", "EulerDiscrete", "EulerAncestralDiscrete", "HeunDiscrete"]
 
 
 @pytest.mark.parametrize("name", [f"{name}Scheduler" for name in CLASSES])
@@ -184,6 +202,20 @@ def test_files_go_to_diffusers_and_back(name, tmp_path):
     assert theirs.config.timestep_spacing == "trailing"
     theirs.save_pretrained(tmp_path)  # writes every key of the class, most at their defaults
     assert ScheduleConfig.from_dict(json.loads(file.read_text()), str(file)) == config
+
+
+def test_karras_sigmas_are_kept_for_dpm_solver_and_ignored_where_diffusers_ignores_them(tmp_path):
+    file = tmp_path / "scheduler_config.json"
+    karras = SD1 | {"_class_name": "DPMSolverMultistepScheduler", "use_karras_sigmas": True}
+    config = ScheduleConfig.from_dict(karras)
+    assert config.use_karras_sigmas
+    file.write_text(json.dumps(config.to_dict()))
+    theirs = diffusers.DPMSolverMultistepScheduler.from_pretrained(tmp_path)
+    assert theirs.config.use_karras_sigmas
+    theirs.save_pretrained(tmp_path)
+    assert ScheduleConfig.from_dict(json.loads(file.read_text())) == config
+    for name in ("DDIMScheduler", "PNDMScheduler", "EulerAncestralDiscreteScheduler"):
+        assert not ScheduleConfig.from_dict(karras | {"_class_name": name}).use_karras_sigmas
 
 
 @pytest.mark.parametrize("name", [f"{name}Scheduler" for name in CLASSES])
@@ -217,11 +249,17 @@ def test_left_out_keys_have_the_defaults_of_the_class(name):
         ("DPMSolverMultistep", "solver_order", 3),
         ("DPMSolverMultistep", "solver_type", "heun"),
         ("DPMSolverMultistep", "final_sigmas_type", "sigma_min"),
-        ("DPMSolverMultistep", "use_karras_sigmas", True),
+        ("DPMSolverMultistep", "use_karras_sigmas", "yes"),
         ("DPMSolverMultistep", "use_lu_lambdas", True),
         ("DPMSolverMultistep", "lambda_min_clipped", -5.1),
         ("EulerDiscrete", "interpolation_type", "log_linear"),
         ("EulerDiscrete", "sigma_min", 0.1),
+        ("EulerDiscrete", "use_karras_sigmas", True),
+        ("EulerDiscrete", "use_exponential_sigmas", True),
+        ("HeunDiscrete", "use_karras_sigmas", True),
+        ("HeunDiscrete", "use_beta_sigmas", True),
+        ("HeunDiscrete", "beta_schedule", "exp"),
+        ("HeunDiscrete", "clip_sample", True),
     ],
 )
 def test_values_that_change_the_computation_are_refused(name, key, value):
