@@ -14,17 +14,37 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from sdlearn.checkpoints import load_part, read_json, save_part, write_json
+from sdlearn.checkpoints import (
+    FOLDERS,
+    NETWORKS,
+    PIPELINES,
+    SINGLE_FILES,
+    build,
+    describe_folder,
+    describe_single_file,
+    find_model,
+    is_version_2,
+    load_weights,
+    map_file,
+    read_json,
+    save_part,
+    save_single_file,
+    stored_prediction_type,
+    weight_file,
+    write_json,
+)
+from sdlearn.compvis import OPEN_CLIP, CompVis, check_kind
 from sdlearn.diffusion.guidance import Condition, guide
-from sdlearn.diffusion.samplers import SAMPLERS, Sampler, Step, draw_noise
-from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
+from sdlearn.diffusion.samplers import SAMPLERS, Grid, Sampler, Step, draw_noise
+from sdlearn.diffusion.schedule import Schedule
 from sdlearn.files import whole_file
-from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
-from sdlearn.models.text import TextConfig, TextEncoder
-from sdlearn.models.unet import UNet, UNetConfig
+from sdlearn.models.autoencoder import Autoencoder
+from sdlearn.models.text import TextEncoder
+from sdlearn.models.unet import UNet
 from sdlearn.show import to_images
 from sdlearn.tokenizer import Tokenizer
 
@@ -49,16 +69,6 @@ PARTS: dict[str, tuple[str, ...]] = {
 }
 """What `load(parts=...)` can swap, and where: loops (the samplers), functions (guide, combine), classes (the rest)."""
 
-# The parts of a model folder, by the names that Diffusers gives them: the library and the class that read each.
-FOLDERS = {
-    "tokenizer": ("transformers", "CLIPTokenizer"),
-    "text_encoder": ("transformers", "CLIPTextModel"),
-    "vae": ("diffusers", "AutoencoderKL"),
-    "unet": ("diffusers", "UNet2DConditionModel"),
-    "scheduler": ("diffusers", None),  # the class is the schedule's
-}
-OTHER_MODELS = {"StableDiffusionXL": "Stable Diffusion XL", "StableDiffusion3": "Stable Diffusion 3", "Flux": "Flux"}
-
 
 @dataclass(frozen=True)
 class Defaults:
@@ -74,7 +84,8 @@ class Defaults:
 class StableDiffusion:
     """A text-to-image model: tokenizer, text encoder, UNet, schedule and autoencoder, and the loop that joins them.
 
-    `samplers` and `guide` are what the loop is made of; `load(parts=...)` swaps them. `card` is the model card's text.
+    `samplers` and `guide` are what the loop is made of; `load(parts=...)` swaps them. `card` is the model card's text,
+    `kind` the pipeline of Diffusers that the model belongs to, one of PIPELINES.
 
     Raises:
         ValueError: the parts don't fit each other.
@@ -99,22 +110,20 @@ class StableDiffusion:
         self.name, self.card = name, card
         side = unet.config.sample_size * autoencoder.config.factor
         self.defaults = defaults or Defaults(height=side, width=side)
-        for ours, value, theirs, other in (
-            (
-                "the UNet's in_channels",
-                unet.config.in_channels,
-                "the autoencoder's",
-                autoencoder.config.latent_channels,
-            ),
-            (
-                "the UNet's cross_attention_dim",
-                unet.config.cross_attention_dim,
-                "the text encoder's",
-                text_encoder.config.hidden_size,
-            ),
-        ):
-            if value != other:
-                raise ValueError(f"{ours} is {value}, {theirs} width is {other}; they must be equal")
+        latent = autoencoder.config.latent_channels
+        kinds = dict(zip((latent, latent + 1, 2 * latent + 1), PIPELINES, strict=True))
+        if unet.config.in_channels not in kinds:
+            accepted = ", ".join(f"{channels} ({PIPELINES[kind]})" for channels, kind in kinds.items())
+            raise ValueError(
+                f"the UNet's in_channels is {unet.config.in_channels}; with an autoencoder of {latent} latent_channels "
+                f"it must be {accepted}"
+            )
+        self.kind = kinds[unet.config.in_channels]
+        if unet.config.cross_attention_dim != text_encoder.config.hidden_size:
+            raise ValueError(
+                f"the UNet's cross_attention_dim is {unet.config.cross_attention_dim}, the text encoder's width is "
+                f"{text_encoder.config.hidden_size}; they must be equal"
+            )
         if len(tokenizer) > text_encoder.config.vocab_size:
             vocab_size = text_encoder.config.vocab_size
             raise ValueError(f"the tokenizer has {len(tokenizer)} tokens, the text encoder only {vocab_size}")
@@ -143,8 +152,11 @@ class StableDiffusion:
         return self
 
     @torch.no_grad()
-    def encode_prompt(self, prompts: list[str]) -> Tensor:
-        """Texts to what the UNet's cross-attention reads: (B, T, C). Warns where a text is too long: what was cut."""
+    def encode_prompt(self, prompts: list[str], clip_skip: int = 0) -> Tensor:
+        """Texts to what the UNet's cross-attention reads: (B, T, C). Warns where a text is too long: what was cut.
+
+        clip_skip: how many of the text encoder's last layers are left out.
+        """
         different = list(dict.fromkeys(prompts))  # equal texts are encoded once
         for text in different:
             if cut := self.tokenizer.truncated(text):
@@ -152,7 +164,8 @@ class StableDiffusion:
                 warnings.warn(
                     f"a prompt has more than {longest} tokens; this end of it is cut off: {cut!r}", stacklevel=2
                 )
-        context = self.text_encoder(self.tokenizer(different).to(self.device))  # (B, 77) -> (B, 77, C)
+        ids = self.tokenizer(different).to(self.device)
+        context = self.text_encoder(ids, skip=clip_skip)  # (B, 77) -> (B, 77, C)
         return context[[different.index(text) for text in prompts]]
 
     @torch.no_grad()
@@ -196,6 +209,7 @@ class StableDiffusion:
         width: int | None = None,
         latents: Tensor | None = None,
         eta: float = 0.0,
+        clip_skip: int = 0,
     ) -> Iterator[Step]:
         """Sample latents, one Step for each call of the network; the x of the last one goes to `decode`.
 
@@ -212,56 +226,63 @@ class StableDiffusion:
             height, width: in pixels.
             latents: noise to start from, (B, C, H/f, W/f), of standard deviation 1, in place of the seed's.
             eta: from 0 to 1, the noise that "ddim" adds in every step.
+            clip_skip: how many of the text encoder's last layers are left out; some models were trained so.
 
         Raises:
-            ValueError: a value is not accepted; the message says which are.
+            ValueError: a value is not accepted, the message says which are; or the model draws not from text alone.
         """
+        if self.kind != "StableDiffusionPipeline":
+            raise ValueError(f"this model is made for {PIPELINES[self.kind]}; it can't draw from text alone")
         prompts, negative_prompts = self._prompts(prompt, negative_prompt, count)
-        if sampler is None:
-            sampler = self.defaults.sampler
-        if sampler not in self.samplers:
-            raise ValueError(f"sampler {sampler!r} is not known, only {', '.join(self.samplers)}")
-        if not 0 <= eta <= 1 or (eta > 0 and sampler != "ddim"):
+        sampler, grid = self._plan(sampler, steps)
+        if not 0 <= eta <= 1 or (eta > 0 and sampler.name != "ddim"):
             raise ValueError(
-                f"eta = {eta} with sampler {sampler!r}: must be from 0 to 1 with 'ddim', and 0 with any other"
+                f"eta = {eta} with sampler {sampler.name!r}: must be from 0 to 1 with 'ddim', and 0 with any other"
             )
-        chosen = self.samplers[sampler]
-        grid = chosen.make_grid(self.schedule, self.defaults.steps if steps is None else steps)
-
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
             raise ValueError(f"seed = {seed!r}, must be a whole number from 0 to 2^63 - 1")
         generators = [torch.Generator().manual_seed(seed + i) for i in range(len(prompts))]
         shape = self._latents_shape(len(prompts), height, width, latents)
         noise = draw_noise(shape, generators)  # drawn in any case, so that later draws don't depend on `latents`
         x = (noise if latents is None else latents).to(self.device, torch.float32)
-        x = x * chosen.initial_scale(self.schedule, grid)
+        x = x * sampler.initial_scale(self.schedule, grid)
 
-        condition = Condition(self.encode_prompt(prompts))
-        unconditional = Condition(self.encode_prompt(negative_prompts))
+        condition = Condition(self.encode_prompt(prompts, clip_skip))
+        unconditional = Condition(self.encode_prompt(negative_prompts, clip_skip))
         scale = self.defaults.guidance_scale if guidance_scale is None else guidance_scale
         denoise = self.guide(self.predict, condition, unconditional, scale, rescale=rescale)
         options = {"eta": eta} if eta > 0 else {}
-        return chosen.loop(denoise, x, grid, self.schedule, generator=generators, **options)
+        return sampler.loop(denoise, x, grid, self.schedule, generator=generators, **options)
 
     def __call__(self, prompt: str | list[str], *, progress: bool = True, **settings: Any) -> list[Image.Image]:
         """Draw pictures. Takes what `sample` takes; `progress` shows a bar."""
         from tqdm.auto import tqdm
 
         steps = self.sample(prompt, **settings)
-        total = settings.get("steps") or self.defaults.steps
+        sampler, grid = self._plan(settings.get("sampler"), settings.get("steps"))
+        total = sampler.network_calls(grid)
         for step in tqdm(steps, total=total, disable=not progress, unit="step"):  # noqa: B007
             pass
         return to_images(self.decode(step.x))
 
-    def save(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
-        """Write a model folder in the Diffusers layout, which `load` and Diffusers' StableDiffusionPipeline read.
+    def save(self, destination: str | Path, dtype: torch.dtype = torch.float16) -> None:
+        """Write a model folder in the Diffusers layout, or one .safetensors file in the CompVis layout.
 
-        The folder counts as a model once model_index.json is there; it is written last.
+        `load` reads both, and so does Diffusers. The folder counts as a model once model_index.json is there; it is
+        written last. The file holds the weights alone: no tokenizer, no schedule, no configuration.
+
+        Raises:
+            ValueError: the destination is another kind of file.
         """
-        folder = Path(folder)
+        folder = Path(destination)
+        if folder.suffix == ".safetensors":
+            networks = dict(zip(NETWORKS, self.networks, strict=True))
+            return save_single_file(networks, folder, dtype, self.schedule.config.prediction_type)
+        if folder.suffix in SINGLE_FILES or folder.is_file():
+            raise ValueError(f"{folder} must be a folder, or a file that ends with .safetensors")
         (folder / "scheduler").mkdir(parents=True, exist_ok=True)
         self.tokenizer.save(folder / "tokenizer")
-        for name, network in zip(("text_encoder", "vae", "unet"), self.networks, strict=True):
+        for name, network in zip(NETWORKS, self.networks, strict=True):
             save_part(folder / name, network.config, network.state_dict(), dtype)
         schedule = self.schedule.config.to_dict()
         write_json(folder / "scheduler" / "scheduler_config.json", schedule)
@@ -269,10 +290,18 @@ class StableDiffusion:
         if self.card is not None:
             with whole_file(folder / "README.md") as temporary:
                 temporary.write_text(self.card, encoding="utf-8")
-        index: dict[str, Any] = {"_class_name": "StableDiffusionPipeline", "requires_safety_checker": False}
+        index: dict[str, Any] = {"_class_name": self.kind, "requires_safety_checker": False}
         index |= {name: (library, kind or schedule["_class_name"]) for name, (library, kind) in FOLDERS.items()}
         index |= dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder"), (None, None))
         write_json(folder / "model_index.json", index)
+
+    def _plan(self, name: str | None, steps: int | None) -> tuple[Sampler, Grid]:
+        """The sampler and its grid; what is None comes from the defaults."""
+        name = self.defaults.sampler if name is None else name
+        if name not in self.samplers:
+            raise ValueError(f"sampler {name!r} is not known, only {', '.join(self.samplers)}")
+        sampler = self.samplers[name]
+        return sampler, sampler.make_grid(self.schedule, self.defaults.steps if steps is None else steps)
 
     def _prompts(self, prompt: str | list[str], negative: str | list[str], count: int) -> tuple[list[str], list[str]]:
         """One prompt and one negative prompt for each picture."""
@@ -329,18 +358,26 @@ def load(
     parts: Mapping[str, Callable[..., Any]] | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
+    config: str | Path | None = None,
+    ema: bool = False,
+    prediction_type: str | None = None,
 ) -> StableDiffusion:
     """Load a model.
 
     Args:
-        source: a model folder in the Diffusers layout. None: the one that the environment variable SDLEARN_MODEL names,
-            else the bundled tiny model.
+        source: a model folder in the Diffusers layout; a .safetensors or .ckpt file of Stable Diffusion 1 or 2 in the
+            CompVis layout; or the name of a model on the Hugging Face hub, "owner/name", which is fetched into
+            huggingface_hub's cache. None: what the environment variable SDLEARN_MODEL names, else the bundled model.
         parts: own classes and functions by name, such as {"resnet_block": MyBlock, "ddim": my_ddim}; `PARTS` lists the
             names. Weights are loaded strictly, so a class must have the parameters of ours.
         device, dtype: where the networks go, and what they compute in; float32 on the CPU unless said otherwise.
+        config: for a single file, a model folder whose configurations, tokenizer and schedule are taken. Without it
+            they are those of Stable Diffusion 1 or 2, as the file's names and shapes tell.
+        ema: for a single file that holds plain weights of the UNet and their moving averages: take the averages.
+        prediction_type: "epsilon" or "v_prediction", in place of what is stored or found; see `find_prediction_type`.
 
     Raises:
-        FileNotFoundError: the folder or a part of it is missing.
+        FileNotFoundError: there is no such model, or a part of it is missing.
         ValueError: it holds another kind of model, a setting that is not supported, damaged or unfitting weights; or a
             name in `parts` is unknown.
     """
@@ -351,42 +388,78 @@ def load(
     def parts_of(place: str) -> dict[str, Callable[..., Any]]:
         return {name: part for name, part in parts.items() if place in PARTS[name]}
 
-    folder = Path(source or os.environ.get("SDLEARN_MODEL") or BUNDLED).expanduser()
-    check_folder(folder)
-    dtype = dtype or torch.float32
-    schedule_file = folder / "scheduler" / "scheduler_config.json"
-    schedule_config = ScheduleConfig.from_dict(read_json(schedule_file), str(schedule_file))
+    path, name = find_model(source or os.environ.get("SDLEARN_MODEL") or BUNDLED)
+    if path.is_dir() and (config is not None or ema):
+        raise ValueError(f"{path} is a folder; config and ema are for single files")
     own = parts_of("pipeline")
-    model = StableDiffusion(
-        tokenizer=own.get("tokenizer", Tokenizer).from_folder(folder / "tokenizer"),
-        text_encoder=load_part(folder / "text_encoder", TextEncoder, TextConfig, dtype, **parts_of("text_encoder")),
-        autoencoder=load_part(folder / "vae", Autoencoder, AutoencoderConfig, dtype, **parts_of("autoencoder")),
-        unet=load_part(folder / "unet", UNet, UNetConfig, dtype, **parts_of("unet")),
-        schedule=own.get("schedule", Schedule)(schedule_config),
+    make_tokenizer = own.get("tokenizer", Tokenizer)
+    folder = path if path.is_dir() else None if config is None else Path(config).expanduser()
+    if folder is None:
+        about, defaults, card = describe_single_file(path, make_tokenizer), None, None
+    else:
+        about, defaults = describe_folder(folder, make_tokenizer), read_defaults(folder / "defaults.json")
+        card = read_card(path)
+
+    networks = nn.ModuleDict(
+        {part: build(about.configs[part], kind, parts_of(place)) for part, (kind, _, place) in NETWORKS.items()}
+    )
+    if path.is_dir():
+        for part, network in networks.items():
+            load_weights(network, weight_file(path / part), dtype or torch.float32)
+    else:
+        keys, _ = map_file(path)
+        check_kind(keys, path)
+        layout = CompVis(**about.configs, open_clip=any(key.startswith(OPEN_CLIP) for key in keys), ema=ema)
+        load_weights(networks, path, dtype or torch.float32, layout)
+    networks.to(device=device, dtype=dtype)
+
+    schedule = about.schedule
+    if folder is None:
+        prediction_type = prediction_type or find_prediction_type(path, about.tokenizer, **networks)
+        if prediction_type == "v_prediction" and is_version_2(about.configs["unet"]):
+            networks["unet"].config = replace(networks["unet"].config, sample_size=96)  # 768 pixels
+    if prediction_type is not None:
+        schedule = replace(schedule, prediction_type=prediction_type)
+    return StableDiffusion(
+        about.tokenizer,
+        networks["text_encoder"],
+        networks["vae"],
+        networks["unet"],
+        own.get("schedule", Schedule)(schedule),
         samplers=SAMPLERS | {name: replace(SAMPLERS[name], loop=loop) for name, loop in parts_of("samplers").items()},
         guide=partial(own.get("guide", guide), **parts_of("guide")),
-        defaults=read_defaults(folder / "defaults.json"),
-        name=folder.resolve().name,
-        card=(folder / "README.md").read_text(encoding="utf-8") if (folder / "README.md").is_file() else None,
+        defaults=defaults,
+        name=name,
+        card=card,
     )
-    return model.to(device, dtype)
 
 
-def check_folder(folder: Path) -> None:
-    """Raises FileNotFoundError or ValueError unless the folder holds a StableDiffusionPipeline, with all its parts."""
-    accepted = "accepted is a model folder in the Diffusers layout"
-    if folder.is_file():
-        raise ValueError(f"{folder} is a file; {accepted}")
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no model at {folder}; {accepted}")
-    if not (folder / "model_index.json").is_file():
-        raise FileNotFoundError(f"{folder} has no model_index.json; {accepted}")
-    kind = str(read_json(folder / "model_index.json").get("_class_name"))
-    if kind != "StableDiffusionPipeline":
-        known = next((f" ({name})" for prefix, name in OTHER_MODELS.items() if kind.startswith(prefix)), "")
-        raise ValueError(f"{folder} holds a {kind}{known}, which is not supported, only StableDiffusionPipeline")
-    if missing := [name for name in FOLDERS if not (folder / name).is_dir()]:
-        raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}; {accepted}, with {', '.join(FOLDERS)}")
+def find_prediction_type(
+    file: Path, tokenizer: Tokenizer, text_encoder: TextEncoder, vae: Autoencoder, unet: UNet
+) -> str:
+    """What the UNet of a single file predicts, "epsilon" or "v_prediction"; no name and no shape tells.
+
+    What the file's metadata say counts. Where they say nothing, it is epsilon, save for the text-to-image models of
+    Stable Diffusion 2, which exist with both: there the network is asked.
+    """
+    if stored := stored_prediction_type(file):
+        return stored
+    if not is_version_2(unet.config) or unet.config.in_channels != vae.config.latent_channels:
+        return "epsilon"
+    return "epsilon" if predicts_noise(tokenizer, text_encoder, unet) else "v_prediction"
+
+
+@torch.no_grad()
+def predicts_noise(tokenizer: Tokenizer, text_encoder: TextEncoder, unet: UNet) -> bool:
+    """Whether the UNet predicts epsilon, found by asking it.
+
+    At the last timestep x is almost pure noise. So a prediction of epsilon resembles x, and one of v, which is there
+    almost −x_0, doesn't.
+    """
+    like = next(unet.parameters())
+    x = torch.randn((1, unet.config.in_channels, 16, 16), generator=torch.Generator().manual_seed(0)).to(like)
+    prediction = unet(x, 999, text_encoder(tokenizer("").to(like.device)))
+    return F.cosine_similarity(prediction.float().flatten(), x.float().flatten(), dim=0).item() > 0.5
 
 
 def read_defaults(file: Path) -> Defaults | None:
@@ -397,3 +470,8 @@ def read_defaults(file: Path) -> Defaults | None:
         return Defaults(**read_json(file))
     except TypeError as error:
         raise ValueError(f"{file}: {error}") from error
+
+
+def read_card(folder: Path) -> str | None:
+    """The text of a model's card, or None."""
+    return (folder / "README.md").read_text(encoding="utf-8") if (folder / "README.md").is_file() else None

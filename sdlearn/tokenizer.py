@@ -8,6 +8,7 @@ algorithm 1); bytes: "Language Models are Unsupervised Multitask Learners" (GPT-
 section 2.4).
 """
 
+import gzip
 import json
 import re
 import unicodedata
@@ -24,6 +25,7 @@ from sdlearn.files import whole_file
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 END_OF_WORD = "</w>"
+CLIP_MERGES = Path(__file__).with_name("clip_merges.txt.gz")  # OpenAI's, see NOTICE
 Pair = tuple[str, str]
 
 
@@ -206,6 +208,12 @@ class Tokenizer:
         symbols = "".join(token for token in tokens if token not in self.specials)
         text = b"".join(BYTES_OF_SYMBOL.get(symbol, symbol.encode()) for symbol in symbols).decode(errors="replace")
         return text.replace(END_OF_WORD, " ").strip()
+
+    @classmethod
+    def clip(cls, pad_token: str = EOS) -> Self:
+        """CLIP's own vocabulary of 49,408 tokens, which Stable Diffusion 1 and 2 have. SD 2 pads with "!", id 0."""
+        merges = [tuple(line.split()) for line in gzip.decompress(CLIP_MERGES.read_bytes()).decode().splitlines()]
+        return cls(make_vocabulary(merges), merges, pad_token=pad_token)
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Self:

@@ -1,20 +1,26 @@
 """Reading and writing parts of model folders."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sdlearn.check import randomize_
-from sdlearn.checkpoints import load_part, read_json, save_part, write_json
+from sdlearn.checkpoints import find_model, load_part, read_json, save_part, write_json
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.blocks import ResnetBlock
 from sdlearn.models.clip import CLIP, CLIPConfig, VisionConfig
 from sdlearn.models.text import TextConfig, TextEncoder
+from sdlearn.pipeline import load
 
 TEXT = TextConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, vocab_size=50)
 VISION = VisionConfig(
@@ -191,3 +197,111 @@ def test_what_is_replaced_survives_a_failure(
     with pytest.raises(OSError, match="No space left"):
         save_part(folder, AUTOENCODER, {name: value + 1 for name, value in state.items()})
     assert_same(load_part(folder, Autoencoder, AutoencoderConfig), state)
+
+
+def test_pickles_are_read_where_there_is_no_safetensors(vae: tuple[Path, dict[str, Tensor]]) -> None:
+    folder, state = vae
+    torch.save({name: value + 1 for name, value in state.items()}, folder / "diffusion_pytorch_model.bin")
+    assert_same(load_part(folder, Autoencoder, AutoencoderConfig), state)
+    (folder / WEIGHTS).unlink()
+    assert_same(load_part(folder, Autoencoder, AutoencoderConfig), {name: value + 1 for name, value in state.items()})
+    (folder / "diffusion_pytorch_model.bin").write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"diffusion_pytorch_model\.bin is damaged"):
+        load_part(folder, Autoencoder, AutoencoderConfig)
+
+
+# The hub
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+HUB_SCRIPT = """
+import sdlearn
+model = sdlearn.load("someone/tiny")
+print(model.name, model.kind, model.card.strip(), sum(value.double().sum().item() for value in model.unet.parameters()))
+for name in ("someone/nothing", "someone/part"):
+    try:
+        sdlearn.load(name)
+    except FileNotFoundError as error:
+        print(error)
+"""
+
+
+def test_models_in_the_hubs_cache(tiny_folder: Path, tmp_path: Path) -> None:
+    """Offline, in a process of its own, since huggingface_hub reads its environment once."""
+    for name in ("tiny", "part"):  # the cache's own layout: contents by hash, commits made of links, branches
+        storage = tmp_path / "hub" / f"models--someone--{name}"
+        for file in (file for file in tiny_folder.rglob("*") if file.is_file()):
+            if name == "part" and "unet" in file.parts:
+                continue
+            blob = storage / "blobs" / f"{hash(file):x}"
+            link = storage / "snapshots" / COMMIT / file.relative_to(tiny_folder)
+            for path in (blob, link):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, blob)
+            link.symlink_to(blob)
+        (storage / "refs").mkdir()
+        (storage / "refs" / "main").write_text(COMMIT)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "SDLEARN_"))}
+    environment |= {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-c", HUB_SCRIPT]
+    output = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    lines = output.splitlines()
+    weights = sum(value.double().sum().item() for value in load(tiny_folder).unet.parameters())
+    assert lines[0] == f"someone/tiny StableDiffusionPipeline # A random model, for tests {weights}"
+    assert lines[1].startswith("no folder or file someone/nothing here, and no model someone/nothing from the Hugging")
+    assert f"{COMMIT} lacks unet; a model folder has tokenizer" in lines[-1]
+
+
+@pytest.fixture
+def hub(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """A stand-in for the hub with one model, and for the cache: folders."""
+    remote, cache = shutil.copytree(tiny_folder, tmp_path / "remote"), tmp_path / "cache"
+
+    def snapshot_download(name: str, allow_patterns: list[str]) -> str:
+        assert name == "someone/tiny"
+        for file in (file for file in remote.rglob("*") if file.is_file()):
+            path = file.relative_to(remote)
+            if any(fnmatch(path.as_posix(), pattern) for pattern in allow_patterns):
+                (cache / path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, cache / path)
+        return str(cache)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    return remote, cache
+
+
+def files_in(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_only_what_is_needed_is_fetched(hub: tuple[Path, Path], tiny_folder: Path) -> None:
+    remote, cache = hub
+    for part, name in (("unet", "diffusion_pytorch_model"), ("text_encoder", "model"), ("safety_checker", "model")):
+        (remote / part).mkdir(exist_ok=True)
+        for ending in ("fp16.safetensors", "non_ema.safetensors", "bin", "msgpack"):
+            (remote / part / f"{name}.{ending}").touch()
+    (remote / "safety_checker" / "model.safetensors").touch()
+    (remote / "v1-5-pruned.ckpt").touch()
+    torch.save(load_file(remote / "vae" / WEIGHTS), remote / "vae" / "diffusion_pytorch_model.bin")
+    (remote / "vae" / WEIGHTS).unlink()
+    assert find_model("someone/tiny") == (cache, "someone/tiny")
+    expected = files_in(tiny_folder) - {f"vae/{WEIGHTS}"} | {"vae/diffusion_pytorch_model.bin"}
+    assert files_in(cache) == expected
+    assert_same(load("someone/tiny").autoencoder, load(tiny_folder).autoencoder.state_dict())
+
+
+def test_other_models_are_refused_before_their_weights_are_fetched(hub: tuple[Path, Path]) -> None:
+    remote, cache = hub
+    write_json(remote / "model_index.json", {"_class_name": "StableDiffusionXLPipeline"})
+    with pytest.raises(ValueError, match=r"StableDiffusionXLPipeline \(Stable Diffusion XL\), which is not supported"):
+        find_model("someone/tiny")
+    assert "unet/config.json" in files_in(cache)
+    assert not list(cache.rglob("*.safetensors"))
+
+
+def test_what_is_here_comes_before_the_hub(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(tiny_folder, tmp_path / "someone" / "tiny")
+    monkeypatch.chdir(tmp_path)
+    assert find_model("someone/tiny") == (Path("someone/tiny"), "tiny")
+    for name in ("nowhere", "a/b/c", "./nowhere", "/nowhere/at-all", "~/nowhere", "a/", ""):
+        with pytest.raises(FileNotFoundError, match=r"no model at .*; accepted is a model folder|has no model_index"):
+            load(name) if name else find_model(tmp_path / "nowhere")

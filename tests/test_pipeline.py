@@ -34,6 +34,9 @@ PROMPTS = ["a small red apple on a blue background", "an owl"]
 NEGATIVE = "a large green cat"
 SCHEDULERS = {
     "ddim": diffusers.DDIMScheduler,
+    "plms": diffusers.PNDMScheduler,
+    "euler": diffusers.EulerDiscreteScheduler,
+    "heun": diffusers.HeunDiscreteScheduler,
     "dpmpp_2m": diffusers.DPMSolverMultistepScheduler,
 }
 
@@ -74,11 +77,13 @@ def assert_equal_to_diffusers(folder: Path, sampler: str, steps: int) -> None:
     latents = draw(
         ours, PROMPTS, negative_prompt=NEGATIVE, sampler=sampler, steps=steps, guidance_scale=7.5, latents=noise
     )
-    assert_parity(f"latents, {sampler}", latents, expected, 1e-4)
+    against = "StableDiffusionPipeline"
+    assert_parity(f"pipeline, text to image, {sampler}, latents", latents, expected, 1e-4, against=against)
 
     with torch.no_grad():
         decoded = reference.vae.decode(expected / reference.vae.config.scaling_factor).sample.clamp(-1, 1)
-    assert_parity("pixels", ours.decode(latents), decoded, 2 / 255)  # they go from -1 to 1
+    pixels = ours.decode(latents)  # from -1 to 1
+    assert_parity(f"pipeline, text to image, {sampler}, pixels", pixels, decoded, 1 / 255, against=against)
     pictures = ours(
         PROMPTS,
         negative_prompt=NEGATIVE,
@@ -95,7 +100,7 @@ def assert_equal_to_diffusers(folder: Path, sampler: str, steps: int) -> None:
 
 
 @pytest.mark.usefixtures("quiet_diffusers")
-@pytest.mark.parametrize("sampler", ["ddim", "dpmpp_2m"])
+@pytest.mark.parametrize("sampler", SCHEDULERS)
 @pytest.mark.parametrize("folder", ["tiny_folder", "epsilon_folder"])
 def test_equal_to_diffusers(folder: str, sampler: str, request: pytest.FixtureRequest) -> None:
     assert_equal_to_diffusers(request.getfixturevalue(folder), sampler, steps=6)
@@ -179,6 +184,10 @@ def test_progress_goes_to_stderr_and_can_be_turned_off(
     out, err = capsys.readouterr()
     assert out == ""
     assert "2/2" in err
+    tiny(PROMPTS[0], steps=2, sampler="heun")  # one network call less than twice as many
+    assert "3/3" in capsys.readouterr().err
+    tiny(PROMPTS[0], sampler="plms")
+    assert "6/6" in capsys.readouterr().err
 
 
 def test_gradients_stay_as_the_caller_has_them(tiny: StableDiffusion) -> None:
@@ -203,6 +212,22 @@ def test_long_prompts_are_cut_with_a_warning(tiny: StableDiffusion) -> None:
     with pytest.warns(UserWarning, match=r"more than 75 tokens.*: 'owl cat'"):
         context = tiny.encode_prompt([words + "owl cat"])
     assert torch.equal(context, tiny.encode_prompt([words]))
+
+
+def test_clip_skip_leaves_out_the_last_layers(tiny: StableDiffusion) -> None:
+    ids = tiny.tokenizer(PROMPTS[0])
+    for skip in range(3):
+        with torch.no_grad():
+            expected = tiny.text_encoder(ids, skip=skip)
+        assert torch.equal(tiny.encode_prompt([PROMPTS[0]], clip_skip=skip), expected)
+    calls: list[Any] = []
+    hook = tiny.text_encoder.register_forward_pre_hook(lambda m, a, k: calls.append(k["skip"]), with_kwargs=True)
+    try:
+        skipped = draw(tiny, clip_skip=1)
+    finally:
+        hook.remove()
+    assert calls == [1, 1]  # the prompt and the empty one
+    assert not torch.allclose(skipped, draw(tiny), atol=1e-3)
 
 
 def test_encode_and_decode(tiny: StableDiffusion) -> None:
@@ -235,11 +260,13 @@ NAN = torch.full((1, 4, 16, 16), float("nan"))
         ({"prompt": []}, r"prompt = \[\].*must be a text or a list of texts"),
         ({"prompt": [1]}, r"must be a text or a list of texts"),
         ({"negative_prompt": ["a", "b"]}, "2 negative prompts for 1 prompts"),
+        ({"clip_skip": 3}, "skip = 3, must be a whole number from 0 to 2"),
+        ({"clip_skip": -1}, "skip = -1, must be a whole number"),
         ({"count": 0}, "count = 0, must be a whole number of at least 1"),
         ({"steps": 0}, "steps = 0, must be a whole number from 1 to 1000"),
         ({"steps": 1001}, "steps = 1001, must be a whole number from 1 to 1000"),
         ({"steps": 2.5}, "steps = 2.5, must be a whole number"),
-        ({"sampler": "ddmi"}, "sampler 'ddmi' is not known, only ddpm, ddim, dpmpp_2m"),
+        ({"sampler": "ddmi"}, "sampler 'ddmi' is not known, only ddpm, ddim, plms"),
         ({"guidance_scale": float("nan")}, "guidance_scale = nan, must be finite"),
         ({"rescale": 2.0}, "rescale = 2.0, must be from 0 to 1"),
         ({"eta": 1.5, "sampler": "ddim"}, "eta = 1.5 with sampler 'ddim': must be from 0 to 1"),
@@ -277,7 +304,9 @@ def test_bad_latents_and_pictures_are_refused(tiny: StableDiffusion) -> None:
 def test_a_missing_part_is_named(tiny_folder: Path, tmp_path: Path, part: str) -> None:
     folder = shutil.copytree(tiny_folder, tmp_path / "model")
     shutil.rmtree(folder / part)
-    with pytest.raises(FileNotFoundError, match=f"lacks {part}; accepted is a model folder"):
+    with pytest.raises(
+        FileNotFoundError, match=f"lacks {part}; a model folder has tokenizer, text_encoder, vae, unet, scheduler"
+    ):
         load(folder)
 
 
@@ -304,7 +333,7 @@ def test_what_is_no_model_folder_is_refused(tiny_folder: Path, tmp_path: Path) -
         load(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match=r"has no model_index\.json"):
         load(tmp_path)
-    with pytest.raises(ValueError, match="is a file; accepted is a model folder"):
+    with pytest.raises(ValueError, match="is another kind of file; accepted is a model folder"):
         load(tiny_folder / "model_index.json")
 
 

@@ -2,9 +2,11 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import emoji
 import pytest
 import tokenizers
 import torch
@@ -119,6 +121,67 @@ def test_every_character_equals_reference(reference: CLIPTokenizer) -> None:
         if words != list(split_words(text)) or normalize(visible) != normalizer.normalize_str(visible):
             wrong.append(f"U+{first:04X} to U+{first + 0x1F:04X}")
     assert not wrong
+
+
+CORPUS = """a photograph of an astronaut riding a horse, highly detailed, 8k, artstation — don't!
+Ein Apfel auf blauem Grund, größer als die Straßenbahn; Öl, Übermut und Äpfel. Schifffahrtsgesellschaftskapitän.
+Une pomme rouge sur fond bleu, peinte à l'huile : « c'était déjà l'été », dit-elle. Où ça ? Là-bas, près de l'œuvre.
+Una manzana roja sobre fondo azul; ¿quién la pintó? El niño, mañana. ¡Qué pingüino! L'àvia diu que sí, col·legi.
+Uma maçã vermelha sobre fundo azul, pintada à mão; não há ninguém. Una mela rossa, perché no? È già così.
+Een rode appel op een blauwe achtergrond, ideeën en 's avonds. Ett rött äpple på blå bakgrund. Et rødt æble på blåt.
+Punainen omena sinisellä taustalla, päivää! Punane õun sinisel taustal. Sarkans ābols uz zila fona. Raudonas obuolys.
+Czerwone jabłko na niebieskim tle, zażółć gęślą jaźń. Červené jablko na modrém pozadí, příliš žluťoučký kůň.
+Piros alma kék háttér előtt, árvíztűrő tükörfúrógép. Un măr roșu pe fundal albastru, țară și ceață. Mollë e kuqe.
+Mavi zemin üzerinde kırmızı bir elma, İstanbul'da IĞDIR ışığı. Quả táo đỏ trên nền xanh, người Việt Nam ở đâu?
+Красное яблоко на синем фоне, съешь ещё этих мягких булок. Червоне яблуко на синьому тлі, їжак і ґанок. Ябълка.
+Κόκκινο μήλο σε μπλε φόντο, ΟΔΥΣΣΕΥΣ, ὁ ἄνθρωπος, τῇ ψυχῇ. წითელი ვაშლი ლურჯ ფონზე. Կարմիր խնձոր կապույտ ֆոնի վրա։
+תפוח אדום על רקע כחול, שָׁלוֹם עֲלֵיכֶם. تفاحة حمراء على خلفية زرقاء، السَّلامُ عَلَيْكُم ١٢٣. سیب قرمز روی زمینه‌ی آبی ۴۵۶. سرخ سیب۔
+नीली पृष्ठभूमि पर लाल सेब, क्षत्रिय ज्ञान १२३। নীল পটভূমিতে লাল আপেল, বিশ্ব ৪৫৬। ਨੀਲੇ ਪਿਛੋਕੜ ਤੇ ਲਾਲ ਸੇਬ। વાદળી પૃષ્ઠભૂમિ પર લાલ સફરજન।
+நீல பின்னணியில் சிவப்பு ஆப்பிள், ஸ்ரீ. నీలం నేపథ్యంలో ఎరుపు ఆపిల్. ನೀಲಿ ಹಿನ್ನೆಲೆಯಲ್ಲಿ ಕೆಂಪು ಸೇಬು. നീല പശ്ചാത്തലത്തിൽ ചുവന്ന ആപ്പിൾ. රතු ඇපල්.
+แอปเปิ้ลสีแดงบนพื้นหลังสีน้ำเงิน ๑๒๓ ນ້ຳ ໝາກແອັບເປີ້ນສີແດງ ផ្លែប៉ោមក្រហម ပန်းသီးနီ ཀུ་ཤུ་དམར་པོ།
+蓝色背景上的红苹果，油画，８Ｋ，超高清！藍色背景上的紅蘋果。
+青い背景に赤いリンゴ、ｶﾀｶﾅとひらがな、㈱。파란 배경에 빨간 사과, 한국어 ㅋㅋㅋ.
+በሰማያዊ ዳራ ላይ ቀይ ፖም። Tufaa jekundu, Ńdị Igbo, Ẹ káàárọ̀, ụ́. ᎠᎹ ᏣᎳᎩ. ꦲꦏ꧀ꦱꦫ. 𐐔𐐯𐑅. 𓀀𓂀. 𒀀. ᚠᚢᚦ. ⴰⵣⵓⵍ. ߒߞߏ.
+(masterpiece:1.2), [blue|red], {a}, <lora:x:0.8>, 16:9 --ar 3:2, f/1.8, 50mm, 1girl, C++, e=mc², H₂O, 3½, №5, 10 °C, ±∞
+👩🏽‍🚀🐴 ❤️‍🔥 🏴󠁧󠁢󠁷󠁬󠁳󠁿 ☎️ 🇯🇵🇰🇷 ¯\\_(ツ)_/¯ ｗｉｄｅ Ｔｅｘｔ 𝓯𝓪𝓷𝓬𝔂 ǅungla ﬁn Åse Z͑ͫa͙l͖g̢o …—–‘’“” tab\there line
+don't DON'T I'M you'll they'VE '90s rock'n'roll O'Neill's it''s ' s naïve façade coöperate Ångström Dvořák"""
+
+
+def emoji_names() -> Iterator[str]:
+    """Emojis with their names, in turn in the languages that the package `emoji` knows."""
+    languages = ["en", "de", "es", "fr", "it", "pt", "id", "tr", "ru", "fa", "ar", "ja", "ko", "zh"]
+    emoji.config.load_language(languages)
+    for i, (character, names) in enumerate(emoji.EMOJI_DATA.items()):
+        language = languages[i % len(languages)]
+        if language in names:
+            yield f"{character} {names[language].strip(':').replace('_', ' ')}"
+
+
+@pytest.mark.parametrize("pad", [EOS, "!"])
+def test_full_vocabulary_in_many_languages(pad: str, tmp_path: Path) -> None:
+    full = Tokenizer.clip(pad)
+    full.save(tmp_path)
+    reference = CLIPTokenizer.from_pretrained(tmp_path)
+    texts = [*CORPUS.split("\n"), *CORPUS.split(), *emoji_names(), *ODD, "a cat! !!"]
+    assert len(texts) > 3000 and len({text[-1:] for text in texts}) > 500
+    rows = full(texts)
+    differences = [
+        text for text, same in zip(texts, rows == reference_ids(reference, texts), strict=True) if not same.all()
+    ]
+    assert not differences
+    assert (rows[texts.index("a cat! !!"), -1] == full.vocab[pad]).all()
+
+
+def test_full_vocabulary_is_clips() -> None:
+    """Ids that many pages about CLIP quote."""
+    full = Tokenizer.clip()
+    assert (len(full), len(full.merges)) == (49408, 48894)
+    assert [full.vocab[token] for token in ("!", BOS, EOS, "a</w>", "i" + "n")] == [0, 49406, 49407, 320, 512]
+    assert full.encode("a photo of a cat") == [320, 1125, 539, 320, 2368]
+    assert full.encode("hello world") == [3306, 1002]
+    assert full("a photograph of an astronaut riding a horse")[0, :10].tolist() == [
+        *(49406, 320, 8853, 539, 550, 18376, 6765, 320, 4558, 49407)
+    ]
 
 
 def test_python_lower_would_differ() -> None:
