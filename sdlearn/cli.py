@@ -36,7 +36,9 @@ PROMPTS = (
     "a rocket on a purple background",
     "a snowman on a red background",
 )
-Model = Annotated[str | None, typer.Option(help="A model folder. Else $SDLEARN_MODEL, else the bundled model.")]
+Model = Annotated[
+    str | None, typer.Option(help="A folder, file or hub name. Else $SDLEARN_MODEL, else the bundled model.")
+]
 
 
 def main() -> None:
@@ -123,7 +125,7 @@ def generate(
     negative_prompt: Annotated[str | None, typer.Option(help="What to stay away from.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Picture i has the seed SEED + i.  [default: 0]")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the sampler.  [default: the model's]")] = None,
-    sampler: Annotated[str | None, typer.Option(help="ddpm, ddim or dpmpp_2m.  [default: the model's]")] = None,
+    sampler: Annotated[str | None, typer.Option(help="`info` lists all.  [default: the model's]")] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="1 is no guidance.  [default: the model's]")] = None,
     count: Annotated[int, typer.Option(min=1, help="How many; then the seed is added to the file's name.")] = 1,
     model: Model = None,
@@ -182,7 +184,7 @@ def demo(
 
 @app.command()
 def info(model: Model = None) -> None:
-    """Print versions, the devices that work, and the model's card."""
+    """Print versions, the devices that work, the samplers, and the model's card."""
     print("Python", platform.python_version())
     for package in ("sdlearn", "torch", "numpy", "safetensors", "diffusers", "transformers"):
         try:
@@ -207,6 +209,7 @@ def info(model: Model = None) -> None:
 
     pipeline = sdlearn.load(model)
     parameters = sum(parameter.numel() for network in pipeline.networks for parameter in network.parameters())
+    print("samplers:", ", ".join(pipeline.samplers))
     print(f"model {pipeline.name}: {parameters:,} parameters, on {pipeline.device} in {pipeline.dtype}\n")
     print(pipeline.card or "This model has no card.")
 
@@ -246,7 +249,10 @@ def train(
     except KeyError as error:
         raise ValueError(f"{recipe} is no recipe for {kind}: it lacks {error}") from error
     loop.train(task, config, output)
-    print(output / "model")
+    processes = loop.processes()
+    if processes.is_main_process:
+        print(output / "model")
+    processes.destroy_process_group()
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """Writing files, whole or not at all."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +13,28 @@ def whole_file(file: Path, *, shared: bool = False) -> Iterator[Path]:
 
     If the block fails, the old file stays and nothing else is left. shared: other processes may write the same file at
     the same time, so each gets a name of its own.
+
+    Raises:
+        OSError: the file can't be written, say since the disk is full; it names `file`.
     """
     temporary = file.with_name(f"{file.stem}.{os.getpid()}.partial" if shared else f"{file.stem}.partial")
     try:
         yield temporary
         temporary.replace(file)
+    except Exception as error:
+        reason = system_error(error)
+        if reason is None or reason.filename not in (None, str(temporary), temporary):
+            raise
+        raise OSError(reason.errno, reason.strerror, str(file)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def system_error(error: BaseException) -> OSError | None:
+    """What the operating system refused, where a library tells of it in words of its own, or None."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error
+    if code := re.search(r"\(os error (\d+)\)", str(error)):  # safetensors is written in Rust
+        return OSError(int(code[1]), os.strerror(int(code[1])))
+    hidden = error.__context__ if isinstance(error, RuntimeError) else None  # PyTorch's writer trips over the first one
+    return hidden and system_error(hidden)

@@ -141,7 +141,7 @@ class TestGenerate:
         ("arguments", "message"),
         [
             ([], "say what to draw"),
-            (["a cat", "--sampler", "euler"], "ddpm, ddim, dpmpp_2m"),
+            (["a cat", "--sampler", "eular"], "ddpm, ddim, plms, euler"),
             (["a cat", "--steps", "5000"], "1000"),
             (["a cat", "--output", "a.jpg"], "must be a .png file"),
             (["a cat", "--output", "file/a.png"], "file"),

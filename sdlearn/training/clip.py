@@ -4,31 +4,55 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather
 from torch import Tensor, nn
 
 from sdlearn.checkpoints import save_part
-from sdlearn.data import COLORS, SIZES, SUBJECTS, Scenes, caption, to_unit
+from sdlearn.data import COLORS, SIZES, SUBJECTS, Scene, Scenes, caption, to_unit
 from sdlearn.models.clip import CLIP, CLIPConfig, contrastive_loss
-from sdlearn.tokenizer import Tokenizer, train_bpe
+from sdlearn.tokenizer import train_bpe
+from sdlearn.training.loop import processes
 
 
-def train_tokenizer(vocab_size: int) -> Tokenizer:
-    """Byte-pair merges learned from every caption that a scene can have."""
-    words = [caption(subject, color, size) for subject in SUBJECTS for color in (None, *COLORS) for size in SIZES]
-    return train_bpe(words, vocab_size)
+def every_caption() -> list[str]:
+    """All captions that a scene can have."""
+    return [caption(subject, color, size) for subject in SUBJECTS for color in (None, *COLORS) for size in SIZES]
+
+
+class GatheredRows(torch.autograd.Function):
+    """The rows of all processes, in their order: (B of one process, P) -> (B of all, P). Each computes the whole loss.
+
+    So each has the whole gradient of its own rows. It is multiplied by the number of processes, since
+    DistributedDataParallel takes the mean over the processes where their sum is meant.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        ctx.count = len(rows)
+        return gather(rows.contiguous())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        state = processes()
+        first = state.process_index * ctx.count
+        return state.num_processes * gradient[first : first + ctx.count]
 
 
 class CLIPObjective(nn.Module):
-    """The contrastive loss. Equal captions within a batch are neither right nor wrong pairs."""
+    """The contrastive loss: the pictures and captions of all processes are compared with each other.
+
+    Equal captions are neither right nor wrong pairs.
+    """
 
     def __init__(self, clip: CLIP) -> None:
         super().__init__()
         self.clip = clip
 
-    def forward(self, image: Tensor, ids: Tensor, same: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """(B, 3, H, W) in [−1, 1], (B, T), (B, B) bool."""
-        image_features = self.clip.encode_image(image).float()
-        text_features = self.clip.encode_text(ids).float()
+    def forward(self, image: Tensor, ids: Tensor, said: Tensor, true: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """(B, 3, H, W) in [−1, 1], (B, T); the numbers of each scene's caption, (B,), and of all true ones, (B, K)."""
+        image_features = GatheredRows.apply(self.clip.encode_image(image).float())
+        text_features = GatheredRows.apply(self.clip.encode_text(ids).float())
+        same = (gather(true)[:, None] == gather(said)[:, None]).any(dim=-1)  # (B, B): is caption j true of scene i?
         loss = contrastive_loss(image_features, text_features, self.clip.logit_scale, same)
         return loss, {"logit_scale": self.clip.logit_scale.detach().exp()}
 
@@ -38,7 +62,7 @@ class CLIPTask:
 
     def __init__(self, recipe: dict[str, Any]) -> None:
         self.seed, self.batch_size = recipe["training"].get("seed", 0), recipe["training"]["batch_size"]
-        self.tokenizer = train_tokenizer(recipe["tokenizer"]["vocab_size"])
+        self.tokenizer = train_bpe(every_caption(), recipe["tokenizer"]["vocab_size"])
         vocabulary = len(self.tokenizer)
         ids = {"vocab_size": vocabulary, "bos_token_id": vocabulary - 2, "eos_token_id": vocabulary - 1}
         text = {**recipe["model"]["text_config"], **ids, "pad_token_id": vocabulary - 1}
@@ -46,6 +70,7 @@ class CLIPTask:
         self.clip = CLIP(CLIPConfig.from_dict({**recipe["model"], "text_config": text}, "[model]"))
         self.objective = CLIPObjective(self.clip)
         self.scenes = Scenes(self.seed)
+        self.number = {text: number for number, text in enumerate(every_caption())}
 
     def batch(self, step: int, rows: slice) -> dict[str, Tensor]:
         indices = range(step * self.batch_size, (step + 1) * self.batch_size)[rows]
@@ -54,7 +79,9 @@ class CLIPTask:
         # The mask is causal and the loss reads the first end-of-text token, so what comes after it changes nothing.
         ids = ids[:, : int((ids == ids[:, -1:]).int().argmax(dim=1).max()) + 1]
         image = to_unit(torch.stack([scene.image for scene in scenes]))
-        return {"image": image, "ids": ids, "same": describes([scene.caption for scene in scenes], scenes)}
+        said = torch.tensor([self.number[scene.caption] for scene in scenes])
+        true = torch.tensor([[self.number[text] for text in true_captions(scene)] for scene in scenes])
+        return {"image": image, "ids": ids, "said": said, "true": true}
 
     def samples(self) -> None:
         return None
@@ -68,9 +95,6 @@ class CLIPTask:
         self.tokenizer.save(folder / "tokenizer")
 
 
-def describes(captions: list[str], scenes: list[Any]) -> Tensor:
-    """(B, B) bool: is caption j also true of scene i? One that leaves out the size or the colour fits many scenes."""
-    true_of = [
-        {caption(s.subject, color, size) for color in (None, s.color) for size in (None, s.size)} for s in scenes
-    ]
-    return torch.tensor([[text in texts for text in captions] for texts in true_of])
+def true_captions(scene: Scene) -> list[str]:
+    """The four captions of a scene: each may leave out the size or the colour, and then fits other scenes too."""
+    return [caption(scene.subject, color, size) for color in (None, scene.color) for size in (None, scene.size)]

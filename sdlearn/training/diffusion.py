@@ -1,17 +1,21 @@
 """Training the UNet: predict the noise, or v, in the latents of scenes, told the time and the caption."""
 
+import hashlib
+import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from sdlearn.checkpoints import load_part, save_part, write_json
-from sdlearn.data import Scenes, to_unit
+from sdlearn.data import COLORS, SIZES, SUBJECTS, Scenes, to_unit
+from sdlearn.data.scenes import DROP, JITTER
 from sdlearn.diffusion.guidance import Condition, guide
 from sdlearn.diffusion.samplers import draw_noise, get_sampler, last
 from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
@@ -20,7 +24,7 @@ from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.text import TextConfig, TextEncoder
 from sdlearn.models.unet import UNet, UNetConfig
 from sdlearn.tokenizer import Tokenizer
-from sdlearn.training.loop import generator_for
+from sdlearn.training.loop import generator_for, processes
 
 SAMPLE_PROMPTS = (
     "a cat on a blue background",
@@ -69,6 +73,33 @@ def make_pool(
     return Pool(torch.cat(latents), torch.tensor(captions), torch.cat(context))
 
 
+def fingerprint(autoencoder: Autoencoder, text_encoder: TextEncoder, tokenizer: Tokenizer, size: int, seed: int) -> str:
+    """A number for all that a pool depends on: networks, words, scenes. It is stored with the pool."""
+    scenes = [size, seed, SUBJECTS, COLORS, SIZES, JITTER, DROP]
+    configs = [autoencoder.config.to_dict(), text_encoder.config.to_dict(), tokenizer.merges]
+    digest = hashlib.sha256(json.dumps(scenes + configs).encode())
+    for part in (autoencoder.encoder, autoencoder.quant_conv, text_encoder):
+        for name, value in part.state_dict().items():
+            digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+            digest.update(value.contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def fits(file: Path, source: str) -> bool:
+    """Was this pool made from that source? Warns where it is there and was not."""
+    if not file.exists():
+        return False
+    try:
+        with safe_open(file, framework="pt") as pool:
+            stored = (pool.metadata() or {}).get("source")
+    except SafetensorError as error:
+        warnings.warn(f"{file} is damaged ({error}); it is made anew", stacklevel=2)
+        return False
+    if stored != source:
+        warnings.warn(f"{file} was made from other networks, scenes or settings; it is made anew", stacklevel=2)
+    return stored == source
+
+
 class DiffusionObjective(nn.Module):
     """(target − prediction)² at random times (DDPM, arXiv 2006.11239, equation 14).
 
@@ -112,15 +143,15 @@ class DiffusionTask:
         self.pool = self.load_pool(folder / "pool.safetensors", recipe["data"]["pool_size"])
 
     def load_pool(self, file: Path, size: int) -> Pool:
-        """Read the stored latents. Where there are none, one process makes and stores them while the others wait."""
-        with PartialState().main_process_first():
-            if not file.exists():
-                pool = make_pool(
-                    self.autoencoder, self.text_encoder, self.tokenizer, Scenes(self.seed), size, self.seed
-                )
+        """Read the stored latents. Where there are none that fit, one process makes them while the others wait."""
+        source = fingerprint(self.autoencoder, self.text_encoder, self.tokenizer, size, self.seed)
+        with processes().main_process_first():
+            if not fits(file, source):
+                networks = self.autoencoder, self.text_encoder, self.tokenizer
+                pool = make_pool(*networks, Scenes(self.seed), size, self.seed)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 with whole_file(file) as temporary:
-                    save_file(vars(pool), temporary)
+                    save_file(vars(pool), temporary, {"source": source})
         return Pool(**load_file(file))
 
     def batch(self, step: int, rows: slice) -> dict[str, Tensor]:

@@ -5,23 +5,30 @@ that is spread over several processes, sees exactly what one undisturbed process
 """
 
 import csv
+import math
 import os
+import pickle
 import time
 import tomllib
+import warnings
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from sdlearn.files import whole_file
 from sdlearn.show import save_image_grid
+from sdlearn.training.muon import MuonAdamW
 
 
 class Task(Protocol):
@@ -47,6 +54,7 @@ class TrainConfig:
     steps: int
     batch_size: int
     learning_rate: float
+    optimizer: str = "adamw"  # or "muon"
     seed: int = 0
     warmup_steps: int = 100
     decay_steps: int = 0
@@ -67,6 +75,8 @@ class TrainConfig:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.batch_size % self.accumulation:
             raise ValueError(f"batch_size {self.batch_size} is not divisible by accumulation {self.accumulation}")
+        if self.optimizer not in ("adamw", "muon"):
+            raise ValueError(f"optimizer must be 'adamw' or 'muon', not {self.optimizer!r}")
         if self.mixed_precision not in ("no", "bf16", "fp16"):
             raise ValueError(f"mixed_precision must be 'no', 'bf16' or 'fp16', not {self.mixed_precision!r}")
 
@@ -142,16 +152,92 @@ class Ema:
             parameter.copy_(value)
 
 
-def save_checkpoint(file: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint, whole or not at all, and force it to the disk before it takes the old one's place."""
-    with whole_file(file) as temporary, temporary.open("wb") as stream:
-        torch.save(state, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
+@dataclass
+class State:
+    """All that changes while training goes on: what a checkpoint holds."""
+
+    parameters: list[nn.Parameter]
+    ema: Ema
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler | None = None  # of the loss; only float16 needs one
+    step: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        values = {"step": self.step, "parameters": [p.detach() for p in self.parameters], "ema": self.ema.average}
+        values |= {"optimizer": self.optimizer.state_dict(), "random": torch.get_rng_state()}
+        return values | ({"scaler": self.scaler.state_dict()} if self.scaler else {})
+
+    def restore(self, values: dict[str, Any]) -> None:
+        """Go back to what `to_dict` gave. Raises ValueError if that was of other networks."""
+        ours, theirs = ([tuple(p.shape) for p in parameters] for parameters in (self.parameters, values["parameters"]))
+        if ours != theirs:
+            raise ValueError("the checkpoint is of other networks than the recipe: the parameters' shapes differ")
+        self.ema._write(values["parameters"])
+        torch._foreach_copy_(self.ema.average, values["ema"])
+        if values["optimizer"].keys() == self.optimizer.state_dict().keys():
+            self.optimizer.load_state_dict(values["optimizer"])
+        else:
+            warnings.warn("the checkpoint is of another optimizer; its state is not taken over", stacklevel=2)
+        torch.set_rng_state(values["random"])
+        if self.scaler and "scaler" in values:
+            self.scaler.load_state_dict(values["scaler"])
+        self.step = values["step"]
+
+
+def save_checkpoint(file: Path, values: dict[str, Any]) -> None:
+    """Write a checkpoint, whole or not at all. The one before it stays, so the disk needs room for three.
+
+    The new one is forced to the disk before it takes the old one's place. Whenever the process is killed, one of the
+    two is there and whole.
+    """
+    with whole_file(file) as temporary:
+        with temporary.open("wb") as stream:
+            torch.save(values, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if file.exists():
+            file.replace(before(file))
+
+
+def before(file: Path) -> Path:
+    """Where the checkpoint before the last one lies."""
+    return file.with_stem(f"{file.stem}.previous")
+
+
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, pickle.UnpicklingError)
+
+
+def load_checkpoint(file: Path) -> dict[str, Any] | None:
+    """Read the last checkpoint, or None where there is none.
+
+    If it is damaged, the one before takes its place, with a warning, and the damaged one is kept as `*.damaged`. A file
+    of PyTorch is a zip with a CRC-32 for each tensor. PyTorch doesn't check them, so that is done here.
+
+    Raises:
+        RuntimeError: it is damaged, and so is the one before, or there is none.
+    """
+    if not file.exists() and before(file).exists():  # killed while one took the other's place
+        before(file).replace(file)
+    if not file.exists():
+        return None
+    try:
+        with zipfile.ZipFile(file) as records:
+            if name := records.testzip():
+                raise zipfile.BadZipFile(f"wrong checksum of {name}")
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except DAMAGE as error:
+        if not before(file).exists():
+            raise RuntimeError(f"{file} is damaged and the only one left; remove it to begin anew") from error
+        warnings.warn(f"{file} is damaged ({error}); training goes on from the checkpoint before it", stacklevel=2)
+    file.replace(file.with_suffix(".damaged"))
+    return load_checkpoint(file)
 
 
 class Log:
-    """A CSV file with one row for every `log_every` steps; rows after the resumed step are dropped."""
+    """A CSV file with one row for every `log_every` steps; rows after the resumed step are dropped.
+
+    The first row after a resumed step averages over fewer steps, unless a checkpoint was due with the row before.
+    """
 
     def __init__(self, file: Path, resumed_step: int) -> None:
         self.file = file
@@ -168,109 +254,150 @@ class Log:
             writer.writerows(self.rows)
 
 
+def processes() -> PartialState:
+    """This process and those that torchrun or accelerate started beside it. The first call joins them.
+
+    Raises:
+        RuntimeError: not all of them are found; else each would train alone and overwrite the others' files.
+    """
+    started = int(os.environ.get("WORLD_SIZE", 1))
+    # Without a GPU accelerate looks for other processes only if it is told to use the CPU. And they may have to wait
+    # for the first one longer than the usual ten minutes: while it encodes scenes, or draws samples.
+    cpu = started > 1 and not (torch.cuda.is_available() or torch.xpu.is_available())
+    state = PartialState(cpu=cpu, timeout=timedelta(hours=2))
+    if state.num_processes != started:
+        raise RuntimeError(f"{started} processes were started, but {state.num_processes} joined")
+    return state
+
+
 def train(task: Task, config: TrainConfig, folder: Path, *, progress: bool = True) -> None:
     """Train `task` until step `config.steps`, going on from the checkpoint in `folder` if there is one.
 
-    Writes `checkpoint.pt`, `log.csv` and `samples/*.png`, and at the end, averaged, `task.save(folder / "model")`.
+    Runs in one process, or in each of those that torchrun or accelerate started. The first of them writes
+    `checkpoint.pt` and the one before it, `log.csv` and `samples/*.png`, and at the end, averaged,
+    `task.save(folder / "model")`.
 
     Raises:
-        RuntimeError: the loss is not finite; the last checkpoint stays as it is.
-        ValueError: the batch can't be split evenly over the processes.
+        OSError: a file can't be written; what was there before is still there.
+        RuntimeError: the loss is not finite, and the last checkpoint stays as it is; or no checkpoint can be read.
+        ValueError: the batch can't be split evenly over the processes, or the checkpoint is of other networks.
     """
+    processes()
     AcceleratorState._reset_state()  # another training in this process may have had another mixed precision
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision,
         gradient_accumulation_steps=config.accumulation,
     )
-    share, rest = divmod(config.batch_size // config.accumulation, accelerator.num_processes)
-    if rest:
+    if (config.batch_size // config.accumulation) % accelerator.num_processes:
         raise ValueError(f"batch_size {config.batch_size} can't be split over {accelerator.num_processes} processes")
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     task.objective.to(accelerator.device, memory_format=layout)
     parameters = [parameter for parameter in task.objective.parameters() if parameter.requires_grad]
-    betas = (0.9, config.beta_2)
-    optimizer = torch.optim.AdamW(parameters, config.learning_rate, betas, weight_decay=config.weight_decay, fused=True)
-    ema = Ema(parameters, config.ema_decay)
-    step = 0
-
-    checkpoint = folder / "checkpoint.pt"
-    if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=accelerator.device, weights_only=True)
-        ema._write(state["parameters"])
-        torch._foreach_copy_(ema.average, state["ema"])
-        optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["random"].cpu())
-        step = state["step"]
-    objective, optimizer = accelerator.prepare(task.objective, optimizer)
-
-    def save() -> None:
-        if not all(parameter.isfinite().all() for parameter in parameters):
-            raise RuntimeError(
-                f"a parameter is not finite at step {step}; the last good checkpoint is kept in {checkpoint}"
-            )
-        if accelerator.is_main_process:
-            state = {"step": step, "parameters": [p.detach() for p in parameters], "ema": ema.average}
-            state |= {"optimizer": optimizer.state_dict(), "random": torch.get_rng_state()}
-            save_checkpoint(checkpoint, state)
-
-    def sample() -> None:
-        if accelerator.is_main_process:
-            with ema.applied(), torch.no_grad():
-                pictures = task.samples()
-            if pictures is not None:
-                (folder / "samples").mkdir(exist_ok=True)
-                save_image_grid(pictures, folder / "samples" / f"{step:07d}.png")
+    optimizer = make_optimizer(task.objective, config)
+    state = State(parameters, Ema(parameters, config.ema_decay), optimizer, accelerator.scaler)
 
     folder.mkdir(parents=True, exist_ok=True)
-    log = Log(folder / "log.csv", step)
+    checkpoint = folder / "checkpoint.pt"
+    resume(state, checkpoint, accelerator)
+    objective, optimizer = accelerator.prepare(task.objective, optimizer)
+
+    def due(every: int) -> bool:
+        return state.step % every == 0 or state.step == config.steps
+
+    log = Log(folder / "log.csv", state.step)
     total, count, started = torch.zeros((), device=accelerator.device), 0, time.monotonic()
-    bar = tqdm(total=config.steps, initial=step, disable=not (progress and accelerator.is_main_process), unit="step")
-    while step < config.steps:
+    hidden = not (progress and accelerator.is_main_process)
+    bar = tqdm(total=config.steps, initial=state.step, disable=hidden, unit="step")
+    while state.step < config.steps:
         for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate_at(step)
-        for micro in range(config.accumulation):
-            first = (micro * accelerator.num_processes + accelerator.process_index) * share
-            batch = task.batch(step, slice(first, first + share))
-            batch = {name: value.to(accelerator.device) for name, value in batch.items()}
-            with accelerator.accumulate(objective):
-                loss, numbers = objective(**batch)
-                accelerator.backward(loss)
-                if accelerator.sync_gradients:
-                    norm = accelerator.clip_grad_norm_(parameters, config.max_grad_norm)
-                optimizer.step()
-                optimizer.zero_grad()
-            total += loss.detach() / config.accumulation
+            group["lr"] = config.learning_rate_at(state.step)
+        loss, norm, numbers = take_step(accelerator, objective, optimizer, task, config, state.step)
+        state.ema.update(state.step)
+        state.step += 1
+        total += loss
         count += 1
-        ema.update(step)
-        step += 1
         bar.update()
 
-        if step % config.log_every == 0 or step == config.steps:
+        if due(config.log_every):
             mean = accelerator.reduce(total / count, "mean").item()
-            if not mean == mean or abs(mean) == float("inf"):
-                raise RuntimeError(
-                    f"the loss is {mean} at step {step}; the last good checkpoint is kept in {checkpoint}"
-                )
-            seconds = time.monotonic() - started
-            row = {"step": step, "loss": f"{mean:.5f}", "learning_rate": f"{config.learning_rate_at(step - 1):.3g}"}
-            row |= {
-                "gradient_norm": f"{float(norm):.3f}",
-                "images_per_second": f"{count * config.batch_size / seconds:.1f}",
-            }
+            if not math.isfinite(mean):
+                steps = f"steps {state.step - count + 1} to {state.step}" if count > 1 else f"step {state.step}"
+                raise RuntimeError(f"the loss is {mean} at {steps}; {checkpoint} stays as it was")
+            speed = count * config.batch_size / (time.monotonic() - started)
+            row = {"step": state.step, "loss": f"{mean:.5f}"}
+            row |= {"learning_rate": f"{config.learning_rate_at(state.step - 1):.3g}"}
+            row |= {"gradient_norm": f"{norm:.3f}", "images_per_second": f"{speed:.1f}"}
             row |= {name: f"{float(value):.5f}" for name, value in numbers.items()}
             if accelerator.is_main_process:
                 log.write(row)
             bar.set_postfix(loss=row["loss"])
             total, count, started = torch.zeros_like(total), 0, time.monotonic()
-        if step % config.sample_every == 0:
-            sample()
-        if step % config.checkpoint_every == 0:
-            save()
+        if due(config.sample_every) and accelerator.is_main_process:
+            save_samples(task, state.ema, folder / "samples" / f"{state.step:07d}.png")
+        if due(config.checkpoint_every):
+            if not all(parameter.isfinite().all() for parameter in parameters):
+                raise RuntimeError(f"a parameter is not finite at step {state.step}; {checkpoint} stays as it was")
+            if accelerator.is_main_process:
+                save_checkpoint(checkpoint, state.to_dict())
     bar.close()
-    save()
-    sample()
     if accelerator.is_main_process:
-        with ema.applied():
+        with state.ema.applied():
             task.save(folder / "model")
     accelerator.wait_for_everyone()
-    accelerator.end_training()
+
+
+def make_optimizer(objective: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """The recipe's optimizer, of all that learns."""
+    named = [(name, parameter) for name, parameter in objective.named_parameters() if parameter.requires_grad]
+    betas, decay = (0.9, config.beta_2), config.weight_decay
+    if config.optimizer == "muon":
+        return MuonAdamW(named, config.learning_rate, betas, weight_decay=decay)
+    return torch.optim.AdamW([p for _, p in named], config.learning_rate, betas, weight_decay=decay, fused=True)
+
+
+def resume(state: State, checkpoint: Path, accelerator: Accelerator) -> None:
+    """Go on from the last checkpoint that is whole, if there is one. Raises RuntimeError if the processes disagree."""
+    with accelerator.main_process_first():  # it puts the one before in a damaged one's place; then the others read
+        if values := load_checkpoint(checkpoint):
+            state.restore(values)
+    steps = accelerator.gather(torch.tensor([state.step], device=accelerator.device)).tolist()
+    if len(set(steps)) > 1:
+        raise RuntimeError(f"the processes would go on from steps {steps}: all machines must share {checkpoint.parent}")
+
+
+def take_step(
+    accelerator: Accelerator,
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    task: Task,
+    config: TrainConfig,
+    step: int,
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """One step of the optimizer, on this process's rows of the batch.
+
+    Returns their loss, the norm of the gradient of the whole batch before it is clipped, and the objective's numbers.
+    """
+    total = torch.zeros((), device=accelerator.device)
+    share = config.batch_size // config.accumulation // accelerator.num_processes
+    for micro in range(config.accumulation):
+        first = (micro * accelerator.num_processes + accelerator.process_index) * share
+        batch = task.batch(step, slice(first, first + share))
+        batch = {name: value.to(accelerator.device) for name, value in batch.items()}
+        with accelerator.accumulate(objective):
+            loss, numbers = objective(**batch)
+            accelerator.backward(loss)
+            if accelerator.sync_gradients:  # in the last round
+                norm = accelerator.clip_grad_norm_(list(objective.parameters()), config.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+        total += loss.detach() / config.accumulation
+    return total, norm, numbers
+
+
+def save_samples(task: Task, ema: Ema, file: Path) -> None:
+    """Draw the task's pictures with the averaged networks."""
+    with ema.applied(), torch.no_grad():
+        pictures = task.samples()
+    if pictures is not None:
+        file.parent.mkdir(exist_ok=True)
+        save_image_grid(pictures, file)

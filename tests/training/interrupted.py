@@ -1,104 +1,29 @@
-"""Very small trainings, and processes that are killed in the middle of them.
+"""Runs that are killed, in processes of their own, forked since starting PyTorch takes seconds.
 
-`python interrupted.py FOLDER` starts, in FOLDER, the run of every scenario in KILLED, which ends by SIGKILL.
+`python interrupted.py FOLDER COUNT` leaves in FOLDER:
+- each scenario of KILLED, as SIGKILL left it;
+- `moment N`, N < COUNT: killed at a random moment, then finished by another process;
+- `operation N`: killed before its Nth operation on a file, then finished by another process;
+- `moments` and `operations`: the same runs, undisturbed.
 """
 
 import io
 import json
 import os
+import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from small import LINEAR, LinearTask, make
 
 import sdlearn.training.loop as loop
-from sdlearn.checkpoints import save_part, write_json
-from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
-from sdlearn.models.text import TextConfig, TextEncoder
-from sdlearn.models.unet import UNetConfig
-from sdlearn.tokenizer import train_bpe
-from sdlearn.training.autoencoder import AutoencoderTask
-from sdlearn.training.diffusion import DiffusionTask
-from sdlearn.training.loop import Task, TrainConfig, generator_for, train
-
-
-class LinearObjective(nn.Module):
-    """(Wx + b − y)². The dropout draws from the global generator, as a network may."""
-
-    def __init__(self, dropout: float) -> None:
-        super().__init__()
-        self.linear, self.dropout = nn.Linear(5, 3), nn.Dropout(dropout)
-
-    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        loss = (self.linear(self.dropout(x)) - y).square().mean()
-        return loss, {"twice": 2 * loss.detach()}
-
-
-class LinearTask:
-    """The smallest thing that can be trained."""
-
-    def __init__(self, batch_size: int = 12, dropout: float = 0.0) -> None:
-        self.batch_size = batch_size
-        torch.manual_seed(0)  # the first weights
-        self.objective = LinearObjective(dropout)
-        self.truth = torch.randn(5, 3, generator=generator_for(0, 0, purpose=1))
-
-    def batch(self, step: int, rows: slice) -> dict[str, Tensor]:
-        generator = generator_for(0, step)
-        x = torch.randn(self.batch_size, 5, generator=generator)
-        y = x @ self.truth + 0.1 * torch.randn(self.batch_size, 3, generator=generator)
-        return {"x": x[rows], "y": y[rows]}
-
-    def samples(self) -> Tensor:
-        return self.objective.linear.weight.detach().expand(4, 3, 3, 5)
-
-    def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "linear.json", {"weight": self.objective.linear.weight.tolist()})
-
-
-LINEAR: dict[str, Any] = {"steps": 11, "batch_size": 12, "learning_rate": 0.1, "warmup_steps": 3, "decay_steps": 4}
-LINEAR |= {"accumulation": 2, "log_every": 1, "checkpoint_every": 2, "sample_every": 5}
-SMALL: dict[str, Any] = {"steps": 5, "batch_size": 2, "learning_rate": 1e-3, "warmup_steps": 2}
-SMALL |= {"log_every": 1, "checkpoint_every": 2}
-AUTOENCODER = {"block_out_channels": [8, 8, 8], "layers_per_block": 1, "norm_num_groups": 4}
-AUTOENCODER |= {"sample_size": 64, "mid_block_add_attention": False}
-UNET = {"sample_size": 16, "block_out_channels": [8, 16], "layers_per_block": 1, "cross_attention_dim": 8}
-UNET |= {"down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"], "attention_head_dim": 2, "norm_num_groups": 4}
-UNET |= {"up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"]}
-
-
-def make_parts(folder: Path) -> None:
-    """Random parts for the diffusion task to stand on."""
-    torch.manual_seed(0)
-    tokenizer = train_bpe(["a small red apple on a blue background"], 540)
-    tokenizer.save(folder / "tokenizer")
-    text = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
-    text_config = TextConfig(vocab_size=len(tokenizer), eos_token_id=len(tokenizer) - 1, **text)
-    save_part(folder / "text_encoder", text_config, TextEncoder(text_config).state_dict())
-    config = AutoencoderConfig.from_dict(AUTOENCODER)
-    save_part(folder / "vae", config, Autoencoder(config).state_dict())
-
-
-def make(kind: str, root: Path, folder: Path) -> tuple[Task, TrainConfig]:
-    """A task and how to train it."""
-    if kind == "linear":
-        return LinearTask(LINEAR["batch_size"], dropout=0.5), TrainConfig(**LINEAR)
-    recipe: dict[str, Any] = {"training": SMALL, "loss": {"kl_weight": 1e-3}, "model": AUTOENCODER}
-    if kind == "autoencoder":
-        return AutoencoderTask(recipe), TrainConfig(**SMALL)
-    recipe |= {"model": UNetConfig(**{k: _tuple(v) for k, v in UNET.items()}).to_dict(), "loss": {"snr_gamma": 5.0}}
-    recipe |= {"parts": {"clip": str(root / "parts"), "autoencoder": str(root / "parts")}}
-    recipe |= {"data": {"pool_size": 6, "caption_dropout": 0.3}, "schedule": {"prediction_type": "v_prediction"}}
-    return DiffusionTask(recipe, folder), TrainConfig(**SMALL)
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+from sdlearn.training.loop import TrainConfig, train
 
 
 def die() -> None:
@@ -148,18 +73,92 @@ KILLED: dict[str, tuple[str, Callable[[Path, Path], None], int]] = {
 }
 
 
-def main(root: Path) -> None:
-    """Each run is a process of its own, forked since starting PyTorch takes seconds. Prints what they died of."""
+# Much of the time goes into files, so that many moments fall there.
+MOMENTS = LINEAR | {"steps": 40, "checkpoint_every": 3, "sample_every": 20}
+OPERATIONS = LINEAR | {"steps": 3, "checkpoint_every": 1, "sample_every": 3}
+
+
+def run(values: dict[str, Any], folder: Path) -> None:
+    train(LinearTask(dropout=0.5), TrainConfig(**values), folder, progress=False)
+
+
+def fork(work: Callable[..., None], *args: Any) -> int:
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            work(*args)
+            status = 0
+        finally:
+            os._exit(status)
+    return child
+
+
+def end_of(child: int) -> int:
+    """0, or the negative number of the signal that it died of."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def kill_at_moments(root: Path, count: int) -> None:
+    random = Random(0)
+    run(MOMENTS, root / "moments")
+    started = time.monotonic()
+    end_of(fork(run, MOMENTS, root / "to measure"))
+    duration = time.monotonic() - started
+    killed = 0
+    while killed < count:
+        folder = root / f"moment {killed}"
+        child = fork(run, MOMENTS, folder)
+        time.sleep(random.uniform(0, duration))
+        os.kill(child, signal.SIGKILL)
+        if end_of(child) != -signal.SIGKILL:  # it was faster
+            shutil.rmtree(folder)
+            continue
+        note(folder)
+        assert end_of(fork(run, MOMENTS, folder)) == 0
+        killed += 1
+
+
+def kill_before_operations(root: Path) -> None:
+    run(OPERATIONS, root / "operations")
+    for number in range(1000):
+        folder = root / f"operation {number}"
+        if end_of(fork(run_until_operation, number, folder)) != -signal.SIGKILL:
+            shutil.rmtree(folder)  # there are no more operations
+            return
+        note(folder)
+        assert end_of(fork(run, OPERATIONS, folder)) == 0
+
+
+def run_until_operation(number: int, folder: Path) -> None:
+    count = 0
+
+    def watch(event: str, args: tuple[Any, ...]) -> None:
+        nonlocal count
+        writes = event in ("os.rename", "os.remove", "os.mkdir") or (event == "open" and args[1] in ("w", "wb", "w+b"))
+        if writes and str(args[0]).startswith(str(folder)):
+            if count == number:
+                die()
+            count += 1
+
+    sys.addaudithook(watch)
+    run(OPERATIONS, folder)
+
+
+def note(folder: Path) -> None:
+    """Write down what was left."""
+    left = sorted(file.name for file in folder.iterdir()) if folder.exists() else []
+    step = torch.load(folder / "checkpoint.pt", weights_only=True)["step"] if "checkpoint.pt" in left else None
+    folder.with_suffix(".json").write_text(json.dumps({"left": left, "step": step}))
+
+
+def main(root: Path, count: int) -> None:
+    """Prints what the scenarios of KILLED died of."""
     torch.set_num_threads(1)
-    died = {}
-    for name, (_, run, _) in KILLED.items():
-        child = os.fork()
-        if child == 0:
-            run(root, root / name)
-            os._exit(0)
-        died[name] = os.WTERMSIG(os.waitpid(child, 0)[1])
-    print(json.dumps(died))
+    kill_before_operations(root)
+    kill_at_moments(root, count)
+    print(json.dumps({name: end_of(fork(scenario, root, root / name)) for name, (_, scenario, _) in KILLED.items()}))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

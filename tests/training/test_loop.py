@@ -1,126 +1,24 @@
-"""The training loop: killed and resumed runs, accumulation, averaging, the schedule of the learning rate, errors."""
+"""The training loop: what it writes, accumulation, averaging, the schedule of the learning rate, errors."""
 
-import csv
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from interrupted import KILLED, LINEAR, LinearTask, make, make_parts
-from torch import Tensor, nn
+from small import LINEAR, LinearTask, assert_same, load, read_log
+from torch import nn
 
-import sdlearn.training.autoencoder
 import sdlearn.training.loop as loop
 from sdlearn.check import max_difference
-from sdlearn.training.loop import Ema, Log, TrainConfig, generator_for, read_recipe, save_checkpoint, train
+from sdlearn.training.loop import Ema, Log, TrainConfig, generator_for, read_recipe, train
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Sums are taken in the same order only with the same number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def read_log(folder: Path) -> list[dict[str, str]]:
-    with (folder / "log.csv").open(newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def load(folder: Path) -> dict[str, Any]:
-    return torch.load(folder / "checkpoint.pt", weights_only=True)
-
-
-def assert_same(ours: Any, expected: Any, where: str = "checkpoint") -> None:
-    """Equal to the last bit, all the way down."""
-    assert type(ours) is type(expected), where
-    if isinstance(expected, Tensor):
-        assert torch.equal(ours, expected), where
-    elif isinstance(expected, dict):
-        assert ours.keys() == expected.keys(), where
-        for key in expected:
-            assert_same(ours[key], expected[key], f"{where}.{key}")
-    elif isinstance(expected, list | tuple):
-        assert len(ours) == len(expected), where
-        for i, (one, other) in enumerate(zip(ours, expected, strict=True)):
-            assert_same(one, other, f"{where}[{i}]")
-    else:
-        assert ours == expected, where
-
-
-# --- killed and resumed ---
-
-
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory) -> Path:
-    """A folder in which every run of KILLED lies as SIGKILL left it."""
-    root = tmp_path_factory.mktemp("runs")
-    make_parts(root / "parts")
-    command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("interrupted.py")), str(root)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    out = subprocess.run(command, check=True, capture_output=True, text=True, env=environment, timeout=600)
-    assert json.loads(out.stdout.splitlines()[-1]) == dict.fromkeys(KILLED, signal.SIGKILL), out.stderr
-    return root
-
-
-@pytest.fixture(scope="module")
-def undisturbed(killed: Path) -> dict[str, Path]:
-    """The same trainings, each in one go: made when they are first asked for."""
-    return {}
-
-
-@pytest.mark.parametrize("name", KILLED)
-def test_killed_and_resumed_ends_with_the_same_bits(
-    name: str, killed: Path, undisturbed: dict[str, Path], monkeypatch
-) -> None:
-    measure = sdlearn.training.autoencoder.measure_scaling_factor
-    monkeypatch.setattr(sdlearn.training.autoencoder, "measure_scaling_factor", partial(measure, count=16))
-    kind, _, checkpoint = KILLED[name]
-    if kind not in undisturbed:
-        undisturbed[kind] = killed / f"undisturbed {kind}"
-        task, config = make(kind, killed, undisturbed[kind])
-        train(task, config, undisturbed[kind], progress=False)
-
-    folder = killed / name
-    assert not (folder / "model").exists()
-    if checkpoint:
-        assert load(folder)["step"] == checkpoint
-    else:
-        assert not (folder / "checkpoint.pt").exists()
-    assert (folder / "checkpoint.partial").exists() == (name == "while a checkpoint is written")
-
-    task, config = make(kind, killed, folder)
-    steps, batch = set(), task.batch
-    task.batch = lambda step, rows: steps.add(step) or batch(step, rows)
-    torch.manual_seed(99)  # the random state must come from the checkpoint
-    if not checkpoint:
-        torch.manual_seed(0)
-        task, config = make(kind, killed, folder)
-    train(task, config, folder, progress=False)
-
-    assert not checkpoint or steps == set(range(checkpoint, config.steps))  # nothing is done twice
-    assert_same(load(folder), load(undisturbed[kind]))
-    assert not list(folder.rglob("*.partial"))
-    for file in (undisturbed[kind] / "model").rglob("*"):
-        if file.is_file():
-            assert (folder / file.relative_to(undisturbed[kind])).read_bytes() == file.read_bytes(), file
-    rows, expected = read_log(folder), read_log(undisturbed[kind])
-    for row in rows + expected:
-        del row["images_per_second"]
-    assert [int(row["step"]) for row in rows] == list(range(1, config.steps + 1))
-    assert rows == expected
+# --- runs ---
 
 
 def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
@@ -142,20 +40,6 @@ def test_a_longer_recipe_goes_on(tmp_path: Path) -> None:
 
 
 # --- files ---
-
-
-def test_checkpoints_are_atomic(tmp_path: Path, monkeypatch) -> None:
-    file = tmp_path / "checkpoint.pt"
-    save_checkpoint(file, {"step": 1})
-
-    def fail(state: dict[str, Any], stream: Any) -> None:
-        stream.write(b"half")
-        raise OSError("no space left")
-
-    monkeypatch.setattr(loop.torch, "save", fail)
-    with pytest.raises(OSError, match="no space"):
-        save_checkpoint(file, {"step": 2})
-    assert torch.load(file, weights_only=True) == {"step": 1}
 
 
 def test_what_is_written(tmp_path: Path) -> None:
@@ -249,11 +133,11 @@ def test_ema_of_a_run(tmp_path: Path, monkeypatch) -> None:
     task = LinearTask()
     expected = task.objective.linear.weight.detach().clone()
     train(task, TrainConfig(**LINEAR | {"checkpoint_every": 1}), tmp_path, progress=False)
-    for state in states[:11]:
+    for state in states:
         d = min(0.999, state["step"] / (9 + state["step"]))
         expected = d * expected + (1 - d) * state["parameters"][0]
         assert max_difference(state["ema"][0], expected) <= 1e-6
-    assert [state["step"] for state in states] == [*range(1, 12), 11]
+    assert [state["step"] for state in states] == list(range(1, 12))  # the last one too, and only once
 
 
 @settings(max_examples=60, deadline=None)
@@ -294,32 +178,32 @@ def test_mixed_precision_may_change_within_a_process(tmp_path: Path) -> None:
     assert read_log(tmp_path / "no")[0]["loss"] != read_log(tmp_path / "bf16")[0]["loss"]
 
 
+def test_the_scaler_of_the_loss_is_kept(tmp_path: Path, monkeypatch) -> None:
+    """Only float16 on a GPU has one, so here the accelerator gets one of the CPU's."""
+
+    def make_accelerator(**values: Any) -> Accelerator:
+        accelerator = Accelerator(**values)
+        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=3)
+        return accelerator
+
+    monkeypatch.setattr(loop, "Accelerator", make_accelerator)
+    values = LINEAR | {"decay_steps": 0, "max_grad_norm": 1e9}  # clipping knows of no scaler but that of float16
+    for folder, steps in (("once", 8), ("twice", 4), ("twice", 8)):
+        train(LinearTask(), TrainConfig(**values | {"steps": steps}), tmp_path / folder, progress=False)
+    assert load(tmp_path / "once")["scaler"]["scale"] == 8 * 2 * 2  # doubled after every third step
+    assert_same(load(tmp_path / "twice"), load(tmp_path / "once"))
+
+
 # --- errors ---
 
 
-@pytest.mark.parametrize(("log_every", "checkpoint_every"), [(1, 2), (10, 4), (20, 7)])
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_stops(log_every: int, checkpoint_every: int, bad: float, tmp_path: Path) -> None:
-    """At the next row of the log or the next checkpoint, whichever comes first; the checkpoint before stays good."""
+def test_a_checkpoint_of_other_networks(tmp_path: Path) -> None:
+    config = TrainConfig(**LINEAR)
+    train(LinearTask(), config, tmp_path, progress=False)
     task = LinearTask()
-    batch = task.batch
-
-    def poisoned(step: int, rows: slice) -> dict[str, Tensor]:
-        values = batch(step, rows)
-        return values | {"y": values["y"] + bad} if step == 8 else values
-
-    task.batch = poisoned
-    config = TrainConfig(**LINEAR | {"steps": 40, "log_every": log_every, "checkpoint_every": checkpoint_every})
-    with pytest.raises(RuntimeError, match=r"not finite|the loss is (nan|inf)"):
+    task.objective.linear = nn.Linear(5, 2)
+    with pytest.raises(ValueError, match="the checkpoint is of other networks than the recipe"):
         train(task, config, tmp_path, progress=False)
-    state = load(tmp_path)
-    assert state["step"] == 8 // checkpoint_every * checkpoint_every
-    assert all(parameter.isfinite().all() for parameter in state["parameters"] + state["ema"])
-    assert all(math.isfinite(float(row["loss"])) for row in (read_log(tmp_path) if log_every == 1 else []))
-    assert not (tmp_path / "model").exists()
-    task.batch = batch
-    train(task, config, tmp_path, progress=False)  # can be resumed
-    assert load(tmp_path)["step"] == 40
 
 
 def test_recipes() -> None:
