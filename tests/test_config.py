@@ -81,10 +81,9 @@ def test_round_trip_of_other_values() -> None:
 
 UNET_REFUSED = {
     "act_fn": "gelu",
-    "use_linear_projection": True,
     "dual_cross_attention": True,
-    "only_cross_attention": True,
-    "upcast_attention": True,
+    "only_cross_attention": [True, False],
+    "upcast_attention": "sometimes",
     "flip_sin_to_cos": False,
     "freq_shift": 1,
     "norm_eps": 1e-6,

@@ -26,26 +26,36 @@ def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None = None) ->
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-    """softmax(QKᵀ / √D) V. (B, N, T, D), (B, N, S, D), (B, N, S, D) -> (B, N, T, D).
+    """softmax(QKᵀ / √D) V. (B, N, T, D), (B, N, S, D), (B, N, S, D) -> (B, N, T, D), in the dtype of `value`.
 
     Without gradients PyTorch's fused kernel computes the same and never stores the weights. With gradients, on a
-    CPU and at the few hundred tokens of a small model, the open form trains nearly twice as fast.
+    CPU and at the few hundred tokens of a small model, the open form trains nearly twice as fast. Query and key may
+    have more precision than `value`: then the weights are computed in theirs.
     """
     tokens = max(query.shape[-2], key.shape[-2])
     if torch.is_grad_enabled() and query.device.type == "cpu" and tokens <= 1024:
-        return attention_weights(query, key, mask) @ value
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return attention_weights(query, key, mask).to(value.dtype) @ value
+    return F.scaled_dot_product_attention(query, key, value.to(query.dtype), attn_mask=mask).to(value.dtype)
 
 
 class Attention(nn.Module):
     """Multi-head attention: Q from `x`, K and V from `context`, or from `x` itself where there is no context.
 
-    Q, K and V are activations; what is learned are the matrices `to_q`, `to_k`, `to_v` and `to_out`.
+    Q, K and V are activations; what is learned are the matrices `to_q`, `to_k`, `to_v` and `to_out`. With `upcast`
+    the weights are computed in float32 where the rest is in half precision, for which the logits of Stable Diffusion
+    2.1 grow too large. In float32 it changes nothing.
     """
 
-    def __init__(self, channels: int, heads: int, context_channels: int | None = None, bias: bool = False) -> None:
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        context_channels: int | None = None,
+        bias: bool = False,
+        upcast: bool = False,
+    ) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.upcast = heads, upcast
         self.maps: list[Tensor] | None = None  # filled while record_attention() is on
         self.to_q = nn.Linear(channels, channels, bias=bias)
         self.to_k = nn.Linear(context_channels or channels, channels, bias=bias)
@@ -61,12 +71,14 @@ class Attention(nn.Module):
         query = self.split_heads(self.to_q(x))  # (B, N, T, D)
         key = self.split_heads(self.to_k(context))  # (B, N, S, D)
         value = self.split_heads(self.to_v(context))  # (B, N, S, D)
+        if self.upcast:
+            query, key = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (query, key))
         if self.maps is None:
             out = attention(query, key, value)
         else:
             weights = attention_weights(query, key)
             self.maps.append(weights.detach())
-            out = weights @ value
+            out = weights.to(value.dtype) @ value
         return self.to_out[0](out.transpose(1, 2).flatten(2))  # (B, N, T, D) -> (B, T, C)
 
 
@@ -99,7 +111,11 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, cross-attention to the text, feed-forward; each normalised before and added to its input."""
+    """Self-attention, cross-attention to the text, feed-forward; each normalised before and added to its input.
+
+    With `only_cross_attention` the first attention looks at the text as well, in place of the picture itself: the
+    upscaler has far too many pixels to compare each with every other.
+    """
 
     def __init__(
         self,
@@ -107,12 +123,14 @@ class TransformerBlock(nn.Module):
         heads: int,
         context_channels: int,
         *,
+        only_cross_attention: bool = False,
         attention: Callable[..., nn.Module] = Attention,
         feed_forward: Callable[..., nn.Module] = FeedForward,
     ) -> None:
         super().__init__()
+        self.only_cross_attention = only_cross_attention
         self.norm1 = nn.LayerNorm(channels)
-        self.attn1 = attention(channels, heads)
+        self.attn1 = attention(channels, heads, context_channels if only_cross_attention else None)
         self.norm2 = nn.LayerNorm(channels)
         self.attn2 = attention(channels, heads, context_channels)
         self.norm3 = nn.LayerNorm(channels)
@@ -120,13 +138,27 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """(B, T, C), (B, S, K) -> (B, T, C)."""
-        x = x + self.attn1(self.norm1(x))
+        x = x + self.attn1(self.norm1(x), context if self.only_cross_attention else None)
         x = x + self.attn2(self.norm2(x), context)
         return x + self.ff(self.norm3(x))
 
 
+def pixels_to_tokens(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, H*W, C)."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def tokens_to_pixels(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, H*W, C) -> (B, C, H, W), with `size` = (H, W)."""
+    return x.transpose(1, 2).unflatten(2, size)
+
+
 class SpatialTransformer(nn.Module):
-    """A transformer over the pixels of a feature map: flatten, attend, fold back, add (2112.10752, app. E.2.1)."""
+    """A transformer over the pixels of a feature map: flatten, attend, fold back, add (2112.10752, app. E.2.1).
+
+    `proj_in` and `proj_out` are 1×1 convolutions in Stable Diffusion 1, and linear layers, which compute the same, in
+    Stable Diffusion 2 (`use_linear_projection`).
+    """
 
     def __init__(
         self,
@@ -135,29 +167,42 @@ class SpatialTransformer(nn.Module):
         context_channels: int,
         groups: int = 32,
         *,
+        use_linear_projection: bool = False,
         transformer_block: Callable[..., nn.Module] = TransformerBlock,
     ) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(groups, channels, eps=1e-6)  # 1e-6 here, 1e-5 in the UNet's ResnetBlocks
-        self.proj_in = nn.Conv2d(channels, channels, 1)
+        self.use_linear_projection = use_linear_projection
+        self.proj_in = nn.Linear(channels, channels) if use_linear_projection else nn.Conv2d(channels, channels, 1)
         self.transformer_blocks = nn.ModuleList([transformer_block(channels, heads, context_channels)])
-        self.proj_out = nn.Conv2d(channels, channels, 1)
+        self.proj_out = nn.Linear(channels, channels) if use_linear_projection else nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """(B, C, H, W), (B, S, K) -> (B, C, H, W)."""
-        height, width = x.shape[-2:]
-        hidden = self.proj_in(self.norm(x))
-        hidden = hidden.flatten(2).transpose(1, 2)  # (B, C, H, W) -> (B, H*W, C)
+        hidden = self.norm(x)
+        if self.use_linear_projection:
+            hidden = self.proj_in(pixels_to_tokens(hidden))
+        else:
+            hidden = pixels_to_tokens(self.proj_in(hidden))
         for block in self.transformer_blocks:
-            hidden = block(hidden, context)
-        hidden = hidden.transpose(1, 2).unflatten(2, (height, width))  # (B, H*W, C) -> (B, C, H, W)
-        return x + self.proj_out(hidden)
+            hidden = block(hidden, context)  # (B, H*W, C)
+        if self.use_linear_projection:
+            hidden = tokens_to_pixels(self.proj_out(hidden), x.shape[-2:])
+        else:
+            hidden = self.proj_out(tokens_to_pixels(hidden, x.shape[-2:]))
+        return x + hidden
 
 
-def transformer_parts(**parts: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+def transformer_parts(
+    use_linear_projection: bool = False,
+    upcast_attention: bool = False,
+    only_cross_attention: bool = False,
+    **parts: Callable[..., nn.Module],
+) -> Callable[..., nn.Module]:
     """A SpatialTransformer whose blocks are assembled from the given classes.
 
-    Accepts `spatial_transformer`, `transformer_block`, `attention` and `feed_forward`; what is not given is ours.
+    Accepts `spatial_transformer`, `transformer_block`, `attention` and `feed_forward`; what is not given is ours. An
+    option is passed on only if it is on, so that a class need not know the options of models that it is not for.
 
     Raises:
         ValueError: a part has another name.
@@ -166,8 +211,13 @@ def transformer_parts(**parts: Callable[..., nn.Module]) -> Callable[..., nn.Mod
     if unknown := sorted(set(parts) - set(accepted)):
         raise ValueError(f"there is no part {', '.join(unknown)}; the transformer's are {', '.join(accepted)}")
     inner = {name: parts[name] for name in ("attention", "feed_forward") if name in parts}
+    if upcast_attention:
+        inner["attention"] = partial(inner.get("attention", Attention), upcast=True)
+    if only_cross_attention:
+        inner["only_cross_attention"] = True
     block = partial(parts.get("transformer_block", TransformerBlock), **inner)
-    return partial(parts.get("spatial_transformer", SpatialTransformer), transformer_block=block)
+    outer = {"use_linear_projection": True} if use_linear_projection else {}
+    return partial(parts.get("spatial_transformer", SpatialTransformer), transformer_block=block, **outer)
 
 
 @contextmanager

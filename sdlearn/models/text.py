@@ -140,9 +140,9 @@ class Encoder(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList([layer(config) for _ in range(config.num_hidden_layers)])
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, T, C), (T, T) -> (B, T, C)."""
-        for layer in self.layers:
+    def forward(self, x: Tensor, mask: Tensor | None = None, skip: int = 0) -> Tensor:
+        """(B, T, C), (T, T) -> (B, T, C). The last `skip` layers are left out."""
+        for layer in self.layers[: len(self.layers) - skip]:
             x = layer(x, mask)
         return x
 
@@ -175,10 +175,15 @@ class TextTransformer(nn.Module):
         self.encoder = Encoder(config, text_layer)
         self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """(B, T) -> (B, T, C), after the final norm. There is no padding mask: padding tokens are read like words."""
+    def forward(self, ids: Tensor, skip: int = 0) -> Tensor:
+        """(B, T) -> (B, T, C), after the final norm. There is no padding mask: padding tokens are read like words.
+
+        The last `skip` layers are left out.
+        """
+        if skip not in range(self.config.num_hidden_layers + 1):
+            raise ValueError(f"skip = {skip!r}, must be a whole number from 0 to {self.config.num_hidden_layers}")
         x = self.embeddings(ids)
-        return self.final_layer_norm(self.encoder(x, causal_mask(ids.shape[1], x)))
+        return self.final_layer_norm(self.encoder(x, causal_mask(ids.shape[1], x), skip))
 
     def pool(self, hidden: Tensor, ids: Tensor) -> Tensor:
         """The vector of the first end-of-text token, the first to see all of the text. (B, T, C), (B, T) -> (B, C).
@@ -197,7 +202,10 @@ class TextTransformer(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """Stable Diffusion's text encoder: CLIP's text tower, without the projection into the space shared with images."""
+    """Stable Diffusion's text encoder: CLIP's text tower, without the projection into the space shared with images.
+
+    SD 2 reads the penultimate layer of OpenCLIP's 24. Its files in the Diffusers layout hold 23, so skip stays 0.
+    """
 
     def __init__(
         self, config: TextConfig | None = None, *, text_layer: Callable[[TransformerConfig], nn.Module] = TextLayer
@@ -206,13 +214,15 @@ class TextEncoder(nn.Module):
         self.config = config or TextConfig()
         self.text_model = TextTransformer(self.config, text_layer=text_layer)
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, *, skip: int = 0) -> Tensor:
         """Token ids (B, T), T at most `max_position_embeddings` -> last hidden state (B, T, C), after the final norm.
 
+        `skip` leaves out layers at the end, but not the norm (what many models for SD 1 call "clip skip" 2 is skip=1).
+
         Raises:
-            ValueError: the shape of `ids` is not accepted.
+            ValueError: the shape of `ids` is not accepted, or there are fewer than `skip` layers.
         """
-        return self.text_model(ids)
+        return self.text_model(ids, skip)
 
 
 def causal_mask(tokens: int, like: Tensor) -> Tensor:

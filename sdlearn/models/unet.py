@@ -1,7 +1,8 @@
 """The UNet: predicts the noise (or v) in the latents, told the time and the text.
 
-Source: "High-Resolution Image Synthesis with Latent Diffusion Models" (arXiv 2112.10752), as in Stable Diffusion 1.
-Parameter names are those of Diffusers' UNet2DConditionModel.
+Source: "High-Resolution Image Synthesis with Latent Diffusion Models" (arXiv 2112.10752), as in Stable
+Diffusion 1 and 2, with their inpainting, depth and upscaling models. Parameter names are those of Diffusers'
+UNet2DConditionModel.
 """
 
 import math
@@ -19,11 +20,20 @@ from sdlearn.models.attention import transformer_parts
 from sdlearn.models.blocks import Downsample, ResnetBlock, Upsample
 
 
+def is_count(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+def is_bool(value: Any) -> bool:
+    return type(value) is bool
+
+
 @dataclass(frozen=True)
 class UNetConfig(Config):
     """The UNet's config.json. The defaults are Stable Diffusion 1.5.
 
     `attention_head_dim` is, despite its name, the *number* of heads: one for all levels, or one for each.
+    `only_cross_attention` too is one for all levels, or one for each; the middle block always has self-attention.
     """
 
     sample_size: int = 64
@@ -36,6 +46,9 @@ class UNetConfig(Config):
     cross_attention_dim: int = 768
     attention_head_dim: int | tuple[int, ...] = 8
     norm_num_groups: int = 32
+    use_linear_projection: bool = False
+    upcast_attention: bool = False
+    only_cross_attention: bool | tuple[bool, ...] = False
     num_class_embeds: int | None = None
 
     class_name: ClassVar[str] = "UNet2DConditionModel"
@@ -62,20 +75,41 @@ class UNetConfig(Config):
         levels = len(self.block_out_channels)
         if not levels == len(self.down_block_types) == len(self.up_block_types):
             raise ValueError("block_out_channels, down_block_types and up_block_types must have the same length")
-        for key in ("layers_per_block", "cross_attention_dim", "norm_num_groups"):
-            if not isinstance(getattr(self, key), int):
-                raise ValueError(f"{key} = {getattr(self, key)!r} is not supported, only one whole number")
-        if isinstance(self.attention_head_dim, tuple) and len(self.attention_head_dim) != levels:
-            raise ValueError(f"attention_head_dim = {self.attention_head_dim!r} must be one number, or {levels}")
+        for key in ("layers_per_block", "cross_attention_dim", "norm_num_groups", "num_class_embeds"):
+            value = getattr(self, key)
+            if not is_count(value) and not (key == "num_class_embeds" and value is None):
+                raise ValueError(f"{key} = {value!r} is not supported, only one whole number above 0")
+        for key in ("use_linear_projection", "upcast_attention"):
+            if not is_bool(getattr(self, key)):
+                raise ValueError(f"{key} = {getattr(self, key)!r} is not supported, only True or False")
+        for key, fits in (("attention_head_dim", is_count), ("only_cross_attention", is_bool)):
+            value = getattr(self, key)
+            values = value if isinstance(value, tuple) else (value,) * levels
+            if len(values) != levels or not all(fits(one) for one in values):
+                kind = "whole number above 0" if fits is is_count else "True or False"
+                raise ValueError(f"{key} = {value!r} is not supported, only one {kind} for all levels, or {levels}")
         for key, kinds in (("down_block_types", self.down_block_types), ("up_block_types", self.up_block_types)):
             name = "DownBlock2D" if key.startswith("down") else "UpBlock2D"
             for kind in kinds:
                 if kind not in (name, f"CrossAttn{name}"):
                     raise ValueError(f"{key} = {kind!r} is not supported, only {name!r} or 'CrossAttn{name}'")
+        for level, width in enumerate(self.block_out_channels):
+            if self.attends(level) and width % self.heads(level):
+                raise ValueError(f"attention_head_dim = {self.attention_head_dim!r} does not divide {width} channels")
+
+    def attends(self, level: int) -> bool:
+        """Whether a level has attention; the middle block always has, and counts as the last level."""
+        kinds = self.down_block_types[level], self.up_block_types[-1 - level]
+        return level == len(self.block_out_channels) - 1 or any(kind.startswith("CrossAttn") for kind in kinds)
 
     def heads(self, level: int) -> int:
         """The number of attention heads at a level, 0 being the one with the most pixels."""
         return self.attention_head_dim if isinstance(self.attention_head_dim, int) else self.attention_head_dim[level]
+
+    def lacks_self_attention(self, level: int) -> bool:
+        """Whether a level's transformers look at the text alone; not true of the middle block."""
+        lacks = self.only_cross_attention
+        return lacks if isinstance(lacks, bool) else lacks[level]
 
 
 def timestep_embedding(t: Tensor, channels: int) -> Tensor:
@@ -204,12 +238,17 @@ class UNet(nn.Module):
         widths, groups, layers = config.block_out_channels, config.norm_num_groups, config.layers_per_block
         time_channels = 4 * widths[0]
         last = len(widths) - 1
-        transformer = transformer_parts(**parts)
 
         def make_resnet(in_channels: int, out_channels: int) -> nn.Module:
             return resnet_block(in_channels, out_channels, time_channels, groups, 1e-5)
 
-        def make_attention(level: int) -> Callable[[int], nn.Module]:
+        def make_attention(level: int, middle: bool = False) -> Callable[[int], nn.Module]:
+            transformer = transformer_parts(
+                use_linear_projection=config.use_linear_projection,
+                upcast_attention=config.upcast_attention,
+                only_cross_attention=config.lacks_self_attention(level) and not middle,
+                **parts,
+            )
             return lambda channels: transformer(channels, config.heads(level), config.cross_attention_dim, groups)
 
         self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
@@ -232,7 +271,7 @@ class UNet(nn.Module):
             )
             skips += [width] * (layers + (level < last))
 
-        self.mid_block = MiddleBlock(widths[-1], make_resnet, make_attention(last))
+        self.mid_block = MiddleBlock(widths[-1], make_resnet, make_attention(last, middle=True))
 
         self.up_blocks = nn.ModuleList()
         below = widths[-1]
@@ -253,6 +292,8 @@ class UNet(nn.Module):
         time = self.time_embedding(timestep_embedding(t, self.config.block_out_channels[0]).to(x.dtype))
         if (self.config.num_class_embeds is None) != (class_labels is None):
             raise ValueError(f"class_labels must be given exactly if num_class_embeds is set: {class_labels=}")
+        if class_labels is not None and class_labels.shape != (len(x),):
+            raise ValueError(f"class_labels must have the shape ({len(x)},), not {tuple(class_labels.shape)}")
         return time if class_labels is None else time + self.class_embedding(class_labels)
 
     def forward(
@@ -267,10 +308,11 @@ class UNet(nn.Module):
         """Predict, at time `t`, the noise or v in `x`: (B, in_channels, H, W) -> (B, out_channels, H, W).
 
         Args:
-            x: noisy latents; H and W divisible by 2^(levels − 1).
+            x: noisy latents, and behind them the channels of what else is known (a mask, a depth map, a small
+                picture); H and W divisible by 2^(levels − 1).
             t: timestep, 0 to 999; one for all, or (B,).
             context: the encoded text (B, T, cross_attention_dim).
-            class_labels: (B,) whole numbers, for a UNet with `num_class_embeds`.
+            class_labels: (B,) whole numbers below `num_class_embeds`, where that is set: the upscaler's noise level.
             residuals: what a ControlNet adds to each skip, and to the middle block's output.
 
         Raises:

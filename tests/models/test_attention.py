@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention import FeedForward as ReferenceFeedForward
 from diffusers.models.attention_processor import Attention as ReferenceAttention
+from diffusers.models.attention_processor import AttnProcessor
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,12 +36,13 @@ def share(ours: nn.Module, reference: nn.Module, std: float = 0.1) -> None:
     reference.eval().load_state_dict(randomize_(ours, std=std).state_dict(), strict=True)
 
 
-def compare(ours: nn.Module, reference: nn.Module, mine: Tensor, theirs: Tensor) -> None:
+def compare(name: str, ours: nn.Module, reference: nn.Module, mine: Tensor, theirs: Tensor) -> None:
+    against = type(reference).__name__
     assert 0.3 < theirs.std() < 5
-    assert_parity("forward", mine, theirs, 1e-5)
+    assert_parity(name, mine, theirs, 1e-5, against=against)
     (mine**2).mean().backward()
     (theirs**2).mean().backward()
-    assert_gradients(ours, reference, 1e-4)
+    assert_gradients(ours, reference, 1e-4, name=f"{name}, gradients", against=against)
 
 
 @quick
@@ -108,7 +110,7 @@ def test_attention(batch: int, tokens: int, words: int | None) -> None:
     ours, x = Attention(24, 3, width), normal(batch, tokens, 24)
     reference = ReferenceAttention(24, width, heads=3, dim_head=8)
     share(ours, reference, std=0.3)
-    compare(ours, reference, ours(x, context), reference(x, context))
+    compare("attention", ours, reference, ours(x, context), reference(x, context))
 
 
 def test_one_key_is_always_looked_at() -> None:
@@ -117,33 +119,102 @@ def test_one_key_is_always_looked_at() -> None:
     share(ours, reference, std=0.3)
     x, context = normal(3, 5, 24), normal(3, 1, 10, seed=1)
     out = ours(x, context)
-    assert_parity("forward", out, reference(x, context), 1e-5)
+    assert_parity("attention", out, reference(x, context), 1e-5, against="Attention")
     out.square().mean().backward()
     assert ours.to_q.weight.grad.abs().max() < 1e-6 < ours.to_v.weight.grad.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_upcast_changes_nothing_in_full_precision(dtype: torch.dtype) -> None:
+    plain, upcast = Attention(24, 3), Attention(24, 3, upcast=True)
+    upcast.load_state_dict(randomize_(plain, std=0.3).state_dict())
+    plain, upcast, x = plain.to(dtype), upcast.to(dtype), normal(3, 7, 24).to(dtype)
+    assert torch.equal(plain(x), upcast(x))
+    with torch.no_grad():
+        assert torch.equal(plain(x), upcast(x))
+
+
+HALF = [torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_upcast_in_half_precision(dtype: torch.dtype) -> None:
+    """Against Diffusers' AttnProcessor: its default, which calls the fused kernel, does not heed upcast_attention."""
+    ours, reference = Attention(24, 3, upcast=True), ReferenceAttention(24, heads=3, dim_head=8, upcast_attention=True)
+    reference.set_processor(AttnProcessor())
+    share(ours, reference, std=0.5)
+    ours, reference, x = ours.to(dtype), reference.to(dtype), normal(3, 9, 24).to(dtype)
+    theirs = reference(x)
+    one_rounding = torch.finfo(dtype).eps * theirs.abs().max()
+    with record_attention(nn.ModuleDict({"attn2": ours})) as maps:
+        recorded = ours(x)
+    assert maps["attn2"][0].dtype == torch.float32
+    with torch.no_grad():
+        fused = ours(x)
+    for mine in (ours(x), fused, recorded):
+        assert mine.dtype == dtype
+        name = f"attention, upcast, {str(dtype).removeprefix('torch.')}, in roundings"
+        assert_parity(name, mine / one_rounding, theirs / one_rounding, 1.0, against="Attention")
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_why_the_logits_are_upcast(dtype: torch.dtype) -> None:
+    """Logits of 100 are rounded to halves in bfloat16, to sixteenths in float16; so are the differences that count."""
+    query = (6 + 0.2 * normal(1, 2, 5, 8)).to(dtype)
+    key = (6 + 0.2 * normal(1, 2, 7, 8, seed=1)).to(dtype)
+    value = normal(1, 2, 7, 3, seed=2).to(dtype)
+    truth = attention(query.double(), key.double(), value.double())
+    precision = torch.finfo(dtype).eps * value.abs().max()
+    assert (attention(query.float(), key.float(), value) - truth).abs().max() < precision
+    with torch.no_grad():
+        assert (attention(query.float(), key.float(), value) - truth).abs().max() < precision
+    assert (attention(query, key, value) - truth).abs().max() > 5 * precision
 
 
 @pytest.mark.parametrize(("batch", "tokens"), [(1, 7), (3, 1)])
 def test_feed_forward(batch: int, tokens: int) -> None:
     ours, reference, x = FeedForward(12), ReferenceFeedForward(12), normal(batch, tokens, 12)
     share(ours, reference, std=0.3)
-    compare(ours, reference, ours(x), reference(x))
+    compare("feed-forward", ours, reference, ours(x), reference(x))
 
 
 @pytest.mark.parametrize(("batch", "tokens", "words"), [(1, 7, 5), (3, 9, 3)])
-def test_transformer_block(batch: int, tokens: int, words: int) -> None:
-    ours, reference = TransformerBlock(24, 3, 10), BasicTransformerBlock(24, 3, 8, cross_attention_dim=10)
+@pytest.mark.parametrize("only_cross", [False, True])
+def test_transformer_block(batch: int, tokens: int, words: int, only_cross: bool) -> None:
+    ours = TransformerBlock(24, 3, 10, only_cross_attention=only_cross)
+    reference = BasicTransformerBlock(24, 3, 8, cross_attention_dim=10, only_cross_attention=only_cross)
     share(ours, reference)
     x, context = normal(batch, tokens, 24), normal(batch, words, 10, seed=1)
-    compare(ours, reference, ours(x, context), reference(x, encoder_hidden_states=context))
+    compare("transformer block", ours, reference, ours(x, context), reference(x, encoder_hidden_states=context))
+
+
+def test_without_self_attention_pixels_do_not_see_each_other() -> None:
+    x, context = normal(1, 7, 24), normal(1, 5, 10, seed=1)
+    changed = x.clone()
+    changed[:, 3] += 1
+    for only_cross in (False, True):
+        block = randomize_(TransformerBlock(24, 3, 10, only_cross_attention=only_cross))
+        others = (block(x, context) - block(changed, context))[:, [0, 1, 2, 4, 5, 6]].abs().max()
+        assert (others == 0) == only_cross
 
 
 @pytest.mark.parametrize(("batch", "height", "width", "words"), [(1, 3, 5, 7), (3, 5, 1, 3)])
-def test_spatial_transformer(batch: int, height: int, width: int, words: int) -> None:
-    ours = SpatialTransformer(24, 3, 10, groups=6)
-    reference = Transformer2DModel(3, 8, 24, cross_attention_dim=10, norm_num_groups=6)
+@pytest.mark.parametrize("linear", [False, True])
+def test_spatial_transformer(batch: int, height: int, width: int, words: int, linear: bool) -> None:
+    ours = SpatialTransformer(24, 3, 10, groups=6, use_linear_projection=linear)
+    reference = Transformer2DModel(3, 8, 24, cross_attention_dim=10, norm_num_groups=6, use_linear_projection=linear)
     share(ours, reference)
     x, context = normal(batch, 24, height, width), normal(batch, words, 10, seed=1)
-    compare(ours, reference, ours(x, context), reference(x, encoder_hidden_states=context).sample)
+    mine, theirs = ours(x, context), reference(x, encoder_hidden_states=context).sample
+    compare("spatial transformer", ours, reference, mine, theirs)
+
+
+def test_a_linear_layer_is_a_convolution_of_one_pixel() -> None:
+    conv = randomize_(SpatialTransformer(24, 3, 10, groups=6))
+    linear = SpatialTransformer(24, 3, 10, groups=6, use_linear_projection=True)
+    linear.load_state_dict({name: w.flatten(1) if w.ndim == 4 else w for name, w in conv.state_dict().items()})
+    x, context = normal(3, 24, 3, 5), normal(3, 7, 10, seed=1)
+    assert_parity("projections", linear(x, context), conv(x, context), 1e-5)
 
 
 def test_a_recording_inside_a_recording() -> None:

@@ -1,6 +1,8 @@
 """The autoencoder against Diffusers' AutoencoderKL."""
 
+import json
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -12,10 +14,24 @@ from sdlearn.check import assert_gradients, assert_parity, randomize_
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig, Gaussian, PixelAttention
 from sdlearn.models.blocks import Downsample, ResnetBlock, Upsample
 
-# Stable Diffusion's at an eighth of its width: four levels, two layers each, attention in the middle, and as there
-# at least four channels in a norm's group: a norm over one channel takes out the bias before it, and what is left of
-# the bias's gradient is rounding.
-SD = AutoencoderConfig(block_out_channels=(16, 32, 48, 48), norm_num_groups=4)
+REFERENCE = "AutoencoderKL"
+# vae/config.json of Stable Diffusion 1 and 2, and of the ×4 upscaler.
+SD_FILE = {
+    **{"_class_name": "AutoencoderKL", "_diffusers_version": "0.6.0", "act_fn": "silu"},
+    **{"block_out_channels": [128, 256, 512, 512], "down_block_types": ["DownEncoderBlock2D"] * 4, "in_channels": 3},
+    **{"latent_channels": 4, "layers_per_block": 2, "norm_num_groups": 32, "out_channels": 3, "sample_size": 512},
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+}
+UPSCALER_FILE = {
+    **SD_FILE,
+    **{"block_out_channels": [128, 256, 512], "down_block_types": ["DownEncoderBlock2D"] * 3, "sample_size": 256},
+    **{"up_block_types": ["UpDecoderBlock2D"] * 3, "scaling_factor": 0.08333},
+}
+# At an eighth of their width: all levels, two layers each, attention in the middle, and as there at least four channels
+# in a norm's group: a norm over one channel takes out the bias before it, and what is left of the bias's gradient is
+# rounding.
+SD = AutoencoderConfig.from_dict({**SD_FILE, "block_out_channels": [16, 32, 48, 48], "norm_num_groups": 4})
+UPSCALER = AutoencoderConfig.from_dict({**UPSCALER_FILE, "block_out_channels": [16, 32, 64], "norm_num_groups": 4})
 TINY = AutoencoderConfig(
     block_out_channels=(24, 48, 96),
     layers_per_block=1,
@@ -23,7 +39,7 @@ TINY = AutoencoderConfig(
     sample_size=64,
     mid_block_add_attention=False,
 )
-CONFIGS = {"sd": SD, "tiny": TINY}
+CONFIGS = {"SD": SD, "SD ×4 upscaler": UPSCALER, "three levels, no attention": TINY}
 SHAPES = [(1, 16, 24), (3, 24, 8)]  # batch, height, width
 
 
@@ -54,21 +70,22 @@ def test_encode_decode_and_gradients(name: str, shape: tuple[int, int, int]) -> 
     assert mine.mean.shape == (batch, 4, height // ours.config.factor, width // ours.config.factor)
     assert_order_one(theirs.mean)
     assert_order_one(theirs.logvar)
-    assert_parity("mean", mine.mean, theirs.mean, 1e-5)
-    assert_parity("logvar", mine.logvar, theirs.logvar, 1e-5)
-    assert_parity("mode", mine.mode(), theirs.mode(), 1e-5)
+    part = f"autoencoder, {name}, reduced"
+    assert_parity(f"{part}, encoder", mine.mean, theirs.mean, 1e-5, against=REFERENCE)
+    assert_parity(f"{part}, encoder", mine.logvar, theirs.logvar, 1e-5, against=REFERENCE)
+    assert_parity(f"{part}, encoder", mine.mode(), theirs.mode(), 1e-5, against=REFERENCE)
     # The sum over all latents is of order 100: relative to it.
-    assert_parity("kl", mine.kl(), theirs.kl(), 1e-5, relative=True)
+    assert_parity(f"{part}, KL", mine.kl(), theirs.kl(), 1e-5, relative=True, against=REFERENCE)
     seeds = [torch.Generator().manual_seed(3) for _ in range(2)]
     latents, expected_latents = mine.sample(seeds[0]), theirs.sample(seeds[1])
-    assert_parity("sample", latents, expected_latents, 1e-5)
+    assert_parity(f"{part}, encoder", latents, expected_latents, 1e-5, against=REFERENCE)
     assert torch.equal(seeds[0].get_state(), seeds[1].get_state())
     decoded, expected = ours.decode(latents), reference.decode(expected_latents).sample
     assert_order_one(expected)
-    assert_parity("decode", decoded, expected, 1e-5)
+    assert_parity(f"{part}, decoder", decoded, expected, 1e-5, against=REFERENCE)
     for out, gaussian in ((decoded, mine), (expected, theirs)):
         (out.square().mean() + 1e-2 * gaussian.kl().mean()).backward()
-    assert_gradients(ours, reference, 1e-4)
+    assert_gradients(ours, reference, 1e-4, name=f"{part}, gradients", against=REFERENCE)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -76,9 +93,12 @@ def test_without_gradients(name: str) -> None:
     """The fused attention kernel."""
     ours, reference = both(CONFIGS[name], seed=1)
     image, latents = normal(3, 3, 32, 16), normal(3, 4, 6, 3)
+    part = f"autoencoder, {name}, reduced"
     with torch.no_grad():
-        assert_parity("mean", ours.encode(image).mode(), reference.encode(image).latent_dist.mode(), 1e-5)
-        assert_parity("decode", ours.decode(latents), reference.decode(latents).sample, 1e-5)
+        mine, theirs = ours.encode(image).mode(), reference.encode(image).latent_dist.mode()
+        assert_parity(f"{part}, encoder", mine, theirs, 1e-5, against=REFERENCE)
+        mine, theirs = ours.decode(latents), reference.decode(latents).sample
+        assert_parity(f"{part}, decoder", mine, theirs, 1e-5, against=REFERENCE)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -127,14 +147,23 @@ def test_logvar_is_clamped() -> None:
     assert logvar.amax() == 20 and logvar.amin() == -30
 
 
-def test_stable_diffusion_in_full() -> None:
+@pytest.mark.parametrize(("values", "parameters"), [(SD_FILE, 83_653_863), (UPSCALER_FILE, 55_325_927)])
+def test_published_models_in_full(values: dict[str, Any], parameters: int) -> None:
+    """Names, shapes and number of parameters; and the configuration is the same after every way through a file."""
+    config = AutoencoderConfig.from_dict(values, "vae/config.json")
     with torch.device("meta"):
-        ours = Autoencoder(AutoencoderConfig())
-        reference = AutoencoderKL.from_config(AutoencoderConfig().to_dict())
+        ours, reference = Autoencoder(config), AutoencoderKL.from_config(values)
+        again = AutoencoderKL.from_config(json.loads(json.dumps(config.to_dict())))
     names = {name: tensor.shape for name, tensor in ours.state_dict().items()}
     assert names == {name: tensor.shape for name, tensor in reference.state_dict().items()}
-    assert sum(parameter.numel() for parameter in ours.parameters()) == 83_653_863
-    assert AutoencoderConfig.from_dict(dict(reference.config), "vae/config.json") == AutoencoderConfig()
+    assert sum(parameter.numel() for parameter in ours.parameters()) == parameters
+    for theirs in (reference, again):
+        assert AutoencoderConfig.from_dict(json.loads(json.dumps(dict(theirs.config))), "vae/config.json") == config
+
+
+def test_stable_diffusion_1_is_the_default() -> None:
+    """Its scaling_factor as well, which old files lack."""
+    assert AutoencoderConfig.from_dict(SD_FILE) == AutoencoderConfig()
 
 
 PARTS = {
@@ -160,7 +189,8 @@ def test_a_part_is_swapped_in_every_place(part: str) -> None:
 
 def test_factor_and_errors() -> None:
     ours = Autoencoder(TINY)
-    assert SD.factor == 8 and TINY.factor == 4
+    assert SD.factor == 8 and TINY.factor == UPSCALER.factor == 4
+    assert UPSCALER.scaling_factor == 0.08333
     for shape in [(1, 4, 8, 8), (3, 8, 8), (1, 3, 8, 6), (1, 3, 9, 8)]:
         with pytest.raises(ValueError, match=r"\(B, 3, H, W\) with H and W divisible by 4"):
             ours.encode(torch.zeros(shape))

@@ -20,10 +20,11 @@ def compare(ours: nn.Module, reference: nn.Module, mine: list[Tensor], theirs: l
     reference.eval().load_state_dict(randomize_(ours).state_dict(), strict=True)
     out, expected = ours(*mine), reference(*theirs)
     assert 0.3 < expected.std() < 5
-    assert_parity("forward", out, expected, 1e-5)
+    name, against = type(ours).__name__, type(reference).__name__
+    assert_parity(name, out, expected, 1e-5, against=against)
     (out**2).mean().backward()
     (expected**2).mean().backward()
-    assert_gradients(ours, reference, 1e-4)
+    assert_gradients(ours, reference, 1e-4, name=f"{name}, gradients", against=against)
     return out
 
 

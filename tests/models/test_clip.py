@@ -16,6 +16,7 @@ from sdlearn.check import assert_gradients, assert_parity, randomize_
 from sdlearn.models.clip import CLIP, CLIPConfig, VisionConfig, contrastive_loss, similarity
 from sdlearn.models.text import TextConfig, TextEncoder
 
+REFERENCE = "CLIPModel"
 TEXT = {
     **{"vocab_size": 99, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 3},
     **{"max_position_embeddings": 20, "bos_token_id": 97, "pad_token_id": 98, "eos_token_id": 98},
@@ -56,18 +57,21 @@ def test_equals_reference(activation: str, batch: int, tokens: int) -> None:
     pixels, ids = random_batch(batch, tokens)
     expected = reference(ids, pixels, return_loss=True)
     images, texts = ours.encode_image(pixels), ours.encode_text(ids)
-    assert_parity("image features", images, reference.get_image_features(pixels).pooler_output, 1e-5)
-    assert_parity("text features", texts, reference.get_text_features(ids).pooler_output, 1e-5)
-    assert_parity("similarity", similarity(images, texts) * ours.logit_scale.exp(), expected.logits_per_image, 1e-5)
     loss = contrastive_loss(images, texts, ours.logit_scale)
-    assert_parity("loss", loss, expected.loss, 1e-5)
+    for name, mine, theirs in (
+        ("CLIP, image features", images, reference.get_image_features(pixels).pooler_output),
+        ("CLIP, text features", texts, reference.get_text_features(ids).pooler_output),
+        ("CLIP, similarity", similarity(images, texts) * ours.logit_scale.exp(), expected.logits_per_image),
+        ("CLIP, contrastive loss", loss, expected.loss),
+    ):
+        assert_parity(name, mine, theirs, 1e-5, against=REFERENCE)
     with torch.no_grad():  # the fused attention
         assert_parity("image features without gradient", ours.encode_image(pixels), images, 1e-5)
     # With one image the loss is 0, and so is its gradient: add the features so that something is compared.
     (loss + images.square().mean() + texts.square().mean()).backward()
     again = reference.get_image_features(pixels).pooler_output, reference.get_text_features(ids).pooler_output
     (expected.loss + again[0].square().mean() + again[1].square().mean()).backward()
-    assert_gradients(ours, reference, 1e-4)
+    assert_gradients(ours, reference, 1e-4, name="CLIP, gradients", against=REFERENCE)
 
 
 @pytest.mark.parametrize(("image_size", "patch_size", "channels"), [(8, 8, 3), (21, 7, 3), (16, 4, 1)])
@@ -78,7 +82,8 @@ def test_other_image_sizes_equal_reference(image_size: int, patch_size: int, cha
     reference = CLIPModel(ReferenceConfig(**config.to_dict())).eval()
     reference.load_state_dict(ours.state_dict(), strict=True)
     pixels = torch.randn(3, channels, image_size, image_size, generator=torch.Generator().manual_seed(0))
-    assert_parity("image features", ours.encode_image(pixels), reference.get_image_features(pixels).pooler_output, 1e-5)
+    theirs = reference.get_image_features(pixels).pooler_output
+    assert_parity("CLIP, image features", ours.encode_image(pixels), theirs, 1e-5, against=REFERENCE)
 
 
 def test_old_files_with_wrong_end_token() -> None:
@@ -86,7 +91,8 @@ def test_old_files_with_wrong_end_token() -> None:
     ours, reference = both(eos_token_id=2)
     _, ids = random_batch(3, 11)
     ids[:, 0] = 2
-    assert_parity("text features", ours.encode_text(ids), reference.get_text_features(ids).pooler_output, 1e-5)
+    theirs = reference.get_text_features(ids).pooler_output
+    assert_parity("CLIP, text features", ours.encode_text(ids), theirs, 1e-5, against=REFERENCE)
 
 
 def test_names_and_shapes_of_the_full_model() -> None:
@@ -104,7 +110,8 @@ def test_saved_files_are_read_by_transformers(tmp_path: Path) -> None:
     pixels, ids = random_batch(3, 9)
     images, texts = ours.encode_image(pixels), ours.encode_text(ids)
     expected = reference(ids, pixels, return_loss=True)
-    assert_parity("loss", contrastive_loss(images, texts, ours.logit_scale), expected.loss, 1e-5)
+    loss = contrastive_loss(images, texts, ours.logit_scale)
+    assert_parity("CLIP, contrastive loss", loss, expected.loss, 1e-5, against=REFERENCE)
 
 
 def test_text_half_is_the_text_encoder() -> None:

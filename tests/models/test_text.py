@@ -18,9 +18,28 @@ SMALL = {
 }
 
 
+REFERENCE = "CLIPTextModel"
+# text_encoder/config.json of Stable Diffusion 1 and 2. The ids in it are wrong: see TextConfig.
+SD1 = {
+    **{"_name_or_path": "openai/clip-vit-large-patch14", "architectures": ["CLIPTextModel"], "dropout": 0.0},
+    **{"attention_dropout": 0.0, "bos_token_id": 0, "eos_token_id": 2, "hidden_act": "quick_gelu", "pad_token_id": 1},
+    **{"hidden_size": 768, "initializer_factor": 1.0, "initializer_range": 0.02, "intermediate_size": 3072},
+    **{"layer_norm_eps": 1e-05, "max_position_embeddings": 77, "model_type": "clip_text_model"},
+    **{"num_attention_heads": 12, "num_hidden_layers": 12, "projection_dim": 768, "torch_dtype": "float32"},
+    **{"transformers_version": "4.22.0.dev0", "vocab_size": 49408},
+}
+SD2 = {
+    **SD1,
+    **{"_name_or_path": "hf-models/stable-diffusion-v2-768x768/text_encoder", "hidden_act": "gelu"},
+    **{"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 23},
+    **{"projection_dim": 512, "transformers_version": "4.25.0.dev0"},
+}
+NAMES = {"quick_gelu": "text encoder, SD 1, reduced", "gelu": "text encoder, SD 2 (OpenCLIP), reduced"}
+
+
 def both(**changes: object) -> tuple[TextEncoder, CLIPTextModel]:
     """Ours and the reference with the same random weights. Transformers 5 drops the prefix `text_model.` in memory."""
-    ours = randomize_(TextEncoder(TextConfig(**SMALL, **changes)))
+    ours = randomize_(TextEncoder(TextConfig(**SMALL | changes)))
     reference = CLIPTextModel(CLIPTextConfig(**ours.config.to_dict())).eval()
     prefix = "" if hasattr(reference, "text_model") else "text_model."
     reference.load_state_dict({name.removeprefix(prefix): w for name, w in ours.state_dict().items()}, strict=True)
@@ -37,18 +56,54 @@ def test_equals_reference(activation: str, batch: int, tokens: int) -> None:
     ours, reference = both(hidden_act=activation)
     ids = random_ids(batch, tokens)
     out, expected = ours(ids), reference(ids).last_hidden_state
-    assert_parity("text encoder", out, expected, 1e-5)
+    assert_parity(NAMES[activation], out, expected, 1e-5, against=REFERENCE)
     weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
     (out * weights).sum().backward()
     (expected * weights).sum().backward()
-    assert_gradients(ours, reference, 1e-4)
+    assert_gradients(ours, reference, 1e-4, name=f"{NAMES[activation]}, gradients", against=REFERENCE)
     with torch.no_grad():  # the fused attention
-        assert_parity("text encoder without gradient", ours(ids), expected, 1e-5)
+        assert_parity(NAMES[activation], ours(ids), expected, 1e-5, against=REFERENCE)
+
+
+@pytest.mark.parametrize("skip", [0, 1, 2, 3])
+def test_skip_equals_clip_skip(skip: int) -> None:
+    """As Diffusers' pipeline does it: an earlier hidden state, through the final norm. What is left out is not run."""
+    ours, reference = both(hidden_act="gelu")
+    ids = random_ids(3, 7)
+    out = ours(ids, skip=skip)
+    norm = getattr(reference, "text_model", reference).final_layer_norm
+    expected = norm(reference(ids, output_hidden_states=True).hidden_states[-(skip + 1)])
+    assert_parity("text encoder, clip skip", out, expected, 1e-5, against=REFERENCE)
+    out.square().mean().backward()
+    expected.square().mean().backward()
+    assert_gradients(ours, reference, 1e-4, name="text encoder, clip skip, gradients", against=REFERENCE)
+    run = [any(weight.grad is not None for weight in layer.parameters()) for layer in ours.text_model.encoder.layers]
+    assert run == [True] * (3 - skip) + [False] * skip
+
+
+def test_the_penultimate_layer_is_the_last_of_a_shorter_tower() -> None:
+    """Stable Diffusion 2 reads layer 23 of OpenCLIP's 24; its files in the Diffusers layout hold these 23 alone."""
+    whole, _ = both(hidden_act="gelu")
+    shorter = TextEncoder(TextConfig(**SMALL | {"hidden_act": "gelu", "num_hidden_layers": 2}))
+    kept = {name: weight for name, weight in whole.state_dict().items() if "layers.2." not in name}
+    shorter.load_state_dict(kept, strict=True)
+    assert torch.equal(whole(random_ids(3, 9), skip=1), shorter(random_ids(3, 9)))
+
+
+def test_padding_is_read_like_words() -> None:
+    """Stable Diffusion 2 pads with "!", id 0. No mask hides it, and the tower reads it like any other token."""
+    ours, reference = both(hidden_act="gelu", pad_token_id=0, eos_token_id=2)
+    ids = random_ids(3, 20)
+    ids[:, 8], ids[:, 9:] = 98, 0
+    out = ours(ids)
+    assert_parity("text encoder, padded", out, reference(ids).last_hidden_state, 1e-5, against=REFERENCE)
+    assert (out[:, 10] - out[:, 19]).abs().max() > 0.1
 
 
 def test_layer_norm_eps_is_read() -> None:
     ours, reference = both(layer_norm_eps=0.1)
-    assert_parity("eps", ours(random_ids(3, 5)), reference(random_ids(3, 5)).last_hidden_state, 1e-5)
+    mine, theirs = ours(random_ids(3, 5)), reference(random_ids(3, 5)).last_hidden_state
+    assert_parity(NAMES["quick_gelu"], mine, theirs, 1e-5, against=REFERENCE)
 
 
 def test_a_token_sees_only_what_stands_before_it() -> None:
@@ -61,14 +116,19 @@ def test_a_token_sees_only_what_stands_before_it() -> None:
     assert not torch.isclose(before[:, 6:], after[:, 6:]).all(dim=-1).any()
 
 
-def test_file_layout_of_stable_diffusion_1() -> None:
-    """Names and shapes of the full text encoder, on the meta device."""
+@pytest.mark.parametrize(("values", "parameters"), [(SD1, 123_060_480), (SD2, 340_387_840)])
+def test_published_towers_in_full(values: dict[str, object], parameters: int) -> None:
+    """Names, shapes and number of parameters, on the meta device."""
+    config = TextConfig.from_dict(values, "text_encoder/config.json")
     with torch.device("meta"):
-        ours, reference = TextEncoder(), CLIPTextModel(CLIPTextConfig(**TextConfig().to_dict()))
+        ours, reference = TextEncoder(config), CLIPTextModel(CLIPTextConfig(**values))
+        again = CLIPTextModel(CLIPTextConfig(**config.to_dict()))
     names = {name: tensor.shape for name, tensor in ours.state_dict().items()}
-    expected = {f"text_model.{n.removeprefix('text_model.')}": t.shape for n, t in reference.state_dict().items()}
-    assert names == expected
-    assert sum(parameter.numel() for parameter in ours.parameters()) == 123_060_480
+    for theirs in (reference, again):
+        expected = {f"text_model.{n.removeprefix('text_model.')}": t.shape for n, t in theirs.state_dict().items()}
+        assert names == expected
+        assert TextConfig.from_dict(theirs.config.to_dict()) == config
+    assert sum(parameter.numel() for parameter in ours.parameters()) == parameters
 
 
 def test_saved_files_are_read_by_transformers(tmp_path: Path) -> None:
@@ -78,7 +138,7 @@ def test_saved_files_are_read_by_transformers(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(ours.config.to_dict()))
     reference = CLIPTextModel.from_pretrained(tmp_path)
     ids = random_ids(3, 11)
-    assert_parity("from file", ours(ids), reference(ids).last_hidden_state, 1e-5)
+    assert_parity("text encoder, from file", ours(ids), reference(ids).last_hidden_state, 1e-5, against=REFERENCE)
 
 
 def test_layer_can_be_swapped() -> None:
@@ -115,21 +175,7 @@ def test_fresh_weights_follow_clip() -> None:
 
 
 def test_config_of_stable_diffusion_1_is_read() -> None:
-    values = {
-        **{"_name_or_path": "openai/clip-vit-large-patch14", "architectures": ["CLIPTextModel"], "dropout": 0.0},
-        **{
-            "attention_dropout": 0.0,
-            "bos_token_id": 0,
-            "eos_token_id": 2,
-            "hidden_act": "quick_gelu",
-            "pad_token_id": 1,
-        },
-        **{"hidden_size": 768, "initializer_factor": 1.0, "initializer_range": 0.02, "intermediate_size": 3072},
-        **{"layer_norm_eps": 1e-05, "max_position_embeddings": 77, "model_type": "clip_text_model"},
-        **{"num_attention_heads": 12, "num_hidden_layers": 12, "projection_dim": 768, "torch_dtype": "float32"},
-        **{"transformers_version": "4.22.0.dev0", "vocab_size": 49408},
-    }
-    config = TextConfig.from_dict(values, "text_encoder/config.json")
+    config = TextConfig.from_dict(SD1, "text_encoder/config.json")
     assert config == TextConfig(bos_token_id=0, pad_token_id=1, eos_token_id=2)
     assert TextConfig.from_dict(config.to_dict()) == config
     assert TextConfig.from_dict(CLIPTextConfig(**SMALL).to_dict()) == TextConfig(**SMALL, projection_dim=512)
@@ -143,6 +189,9 @@ def test_errors() -> None:
     with pytest.raises(ValueError, match="is_decoder"):
         TextConfig.from_dict({"is_decoder": True})
     ours, _ = both()
+    for skip in (-1, 4, 0.5, None):
+        with pytest.raises(ValueError, match=f"skip = {skip}, must be a whole number from 0 to 3"):
+            ours(random_ids(1, 5), skip=skip)
     for shape in [(1, 21), (1, 0), (5,), (1, 2, 3)]:
         with pytest.raises(ValueError, match=r"accepted is \(B, T\) with T from 1 to 20"):
             ours(torch.zeros(shape, dtype=torch.long))
