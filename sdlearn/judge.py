@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from sdlearn.data import COLORS, SIZES, SUBJECTS, Scenes, to_unit
 from sdlearn.data.openmoji import cache_folder, find_subject
+from sdlearn.data.scenes import JITTER
 from sdlearn.files import whole_file
 
 FRAME = 2  # pixels at each edge of a picture that count as its background
@@ -133,7 +134,7 @@ def load_judge(config: JudgeConfig | None = None, progress: bool = True) -> Judg
 
 def judge_file(config: JudgeConfig) -> Path:
     """Where the judge for these settings is kept: its name depends on the settings and on what the scenes show."""
-    key = [config, COLORS, SIZES, *(find_subject(subject) for subject in SUBJECTS)]
+    key = [config, COLORS, SIZES, JITTER, *(find_subject(subject) for subject in SUBJECTS)]
     return cache_folder() / f"judge-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.safetensors"
 
 
