@@ -1,6 +1,7 @@
 # Needs Python 3.11 or newer, and make. Everything is installed into .venv; nothing else on the machine is touched.
 
 PROMPT :=
+MODEL :=
 SEED := 0
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,11 +9,11 @@ NEW_ENOUGH := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11 python3.14 python,\
 	$(shell $(name) -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && echo $(name))) python3)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --constraint constraints.txt
-export PROMPT SEED
+export PROMPT SEED MODEL
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-full parity lint notebooks evaluate tiny clean
+.PHONY: help demo test test-full parity real lint notebooks evaluate tiny clean
 
 help:  ## list what make can do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +37,9 @@ notebooks: $(VENV)/dev  ## run the lessons and store their outputs, after a chan
 
 parity: $(VENV)/dev  ## how far every part is from the reference, from the tests into docs/parity.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --parity docs/parity.md
+
+real: $(VENV)/dev  ## the same for a real checkpoint, with pictures: MODEL=a folder or a name on the hub, into out/real
+	$(BIN)/python benchmarks/real.py "$$MODEL"
 
 evaluate: $(VENV)/dev  ## the bundled model's scores
 	$(BIN)/sdlearn evaluate

@@ -22,6 +22,21 @@ class Measurement:
 MEASUREMENTS: list[Measurement] = []  # of this process; `make parity` writes the worst of each into docs/parity.md
 
 
+def parity_table(measurements: list[Measurement]) -> str:
+    """The worst of the measurements for each name, reference and bound, as a Markdown table."""
+    worst: dict[tuple[str, str, float], tuple[float, int]] = {}
+    for one in measurements:
+        difference, count = worst.get((one.name, one.reference, one.bound), (0.0, 0))
+        worst[one.name, one.reference, one.bound] = max(difference, one.difference), count + 1
+    rows = [
+        f"| {name} | {reference} | {count} | {difference:.1e} | {bound:.0e} |"
+        for (name, reference, bound), (difference, count) in sorted(worst.items())
+    ]
+    return "\n".join(
+        ["| part | reference | comparisons | worst difference | bound |", "|---|---|---|---|---|", *rows, ""]
+    )
+
+
 @torch.no_grad()
 def randomize_(module: nn.Module, seed: int = 0, std: float = 0.1) -> nn.Module:
     """Draw every parameter anew, so that no swapped norm or zero convolution can hide behind its default value.
