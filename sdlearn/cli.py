@@ -68,7 +68,7 @@ class Settings:
     seed: int
     steps: int
     sampler: str
-    guidance_scale: float
+    guidance_scale: int | float
     model: str | None
 
     @classmethod
@@ -287,6 +287,8 @@ def evaluate(
     import sdlearn
     from sdlearn.pipeline import BUNDLED
 
+    if card is not None and not card.is_dir():
+        raise FileNotFoundError(f"no folder of runs at {card}")
     pipeline = sdlearn.load(model)
     settings = {"images": images, "seed": seed, "steps": steps, "guidance_scale": guidance_scale, "output": output}
     report = measure(pipeline, **settings)
@@ -296,7 +298,7 @@ def evaluate(
 
         recipes = Path(__file__).parent / "recipes"
         runs = {k.value: (recipes / f"{k}.toml", card / k / "log.csv") for k in Kind if (card / k).is_dir()}
-        write_card(model or BUNDLED, report, runs)
+        write_card(model or os.environ.get("SDLEARN_MODEL") or BUNDLED, report, runs)
 
 
 if __name__ == "__main__":

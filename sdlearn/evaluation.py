@@ -110,11 +110,15 @@ def evaluate(
     cache folder; the first time it is trained, which takes minutes. The folder `output` gets the report as JSON, a
     table of all subjects, a sheet of pictures with captions and one of originals above their reconstructions.
 
-    Raises ValueError for fewer than 2 images, and what `StableDiffusion.sample` raises; RuntimeError when the packages
-    that draw scenes are missing.
+    Raises ValueError for fewer than 2 images, and what `StableDiffusion.sample` raises; OSError when `output` can't be
+    made; RuntimeError when the packages that draw scenes are missing.
     """
     if images < 2:
         raise ValueError(f"images={images}; accepted: 2 and above, half for seen pairs and half for held-out pairs")
+    settings = {"steps": steps, "guidance_scale": guidance_scale, "sampler": sampler}
+    model.sample("", seed=seed, height=SIDE, width=SIDE, **settings)  # checks them: better now than after minutes
+    if output is not None:
+        Path(output).mkdir(parents=True, exist_ok=True)
     judge = judge or load_judge(progress=progress)
     seen = images - images // 2
     asked = requests("test", seen, seed) + requests("held_out_pairs", images // 2, seed)
@@ -122,7 +126,6 @@ def evaluate(
     real, again = (as_tensor(scenes_of(asked, seed, turn)) for turn in (0, 1))  # first: it fails at once if it must
 
     started = time.perf_counter()
-    settings = {"steps": steps, "guidance_scale": guidance_scale, "sampler": sampler}
     drawn = draw(model, captions, seed, settings, progress)
     seconds = time.perf_counter() - started
     with evaluating(model):
@@ -160,7 +163,6 @@ def evaluate(
     )
     if output is not None:
         folder = Path(output)
-        folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "report.json", report.to_dict())
         write_subjects(folder / "subjects.csv", subjects, named)
         shown = [*range(min(16, seen)), *range(seen, min(seen + 16, images))]  # seen pairs above held-out ones

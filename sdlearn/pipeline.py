@@ -5,9 +5,10 @@
 Source: "High-Resolution Image Synthesis with Latent Diffusion Models" (arXiv 2112.10752).
 """
 
+import math
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -72,13 +73,24 @@ PARTS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Defaults:
-    """What is used where the caller says nothing. height and width are in pixels. Stored in defaults.json."""
+    """What is used where the caller says nothing. height and width are in pixels. Stored in defaults.json.
+
+    Raises ValueError when a number is out of range.
+    """
 
     height: int
     width: int
     sampler: str = "dpmpp_2m"
     steps: int = 25
     guidance_scale: float = 7.5
+
+    def __post_init__(self) -> None:
+        for key in ("height", "width", "steps"):
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{key} = {value!r}, must be a whole number of at least 1")
+        if not math.isfinite(self.guidance_scale):
+            raise ValueError(f"guidance_scale = {self.guidance_scale}, must be finite")
 
 
 class StableDiffusion:
@@ -152,11 +164,12 @@ class StableDiffusion:
         return self
 
     @torch.no_grad()
-    def encode_prompt(self, prompts: list[str], clip_skip: int = 0) -> Tensor:
+    def encode_prompt(self, prompts: str | list[str], clip_skip: int = 0) -> Tensor:
         """Texts to what the UNet's cross-attention reads: (B, T, C). Warns where a text is too long: what was cut.
 
         clip_skip: how many of the text encoder's last layers are left out.
         """
+        prompts = [prompts] if isinstance(prompts, str) else prompts
         different = list(dict.fromkeys(prompts))  # equal texts are encoded once
         for text in different:
             if cut := self.tokenizer.truncated(text):
@@ -178,9 +191,9 @@ class StableDiffusion:
         """Scaled latents (B, C, H/f, W/f) to pictures (B, 3, H, W), clamped to [−1, 1].
 
         Raises:
-            ValueError: the shape doesn't fit, or the latents hold NaN or infinity.
+            ValueError: the shape doesn't fit, or the latents are no floats, or hold NaN or infinity.
         """
-        check_finite(latents)
+        check_floats("latents", latents, "(B, C, H, W)")
         scaled = latents.to(self.device, self.dtype) / self.autoencoder.config.scaling_factor
         return self.autoencoder.decode(scaled).float().clamp(-1, 1)
 
@@ -189,8 +202,9 @@ class StableDiffusion:
         """Pictures (B, 3, H, W) in [−1, 1] to their most likely scaled latents (B, C, H/f, W/f).
 
         Raises:
-            ValueError: the shape is another, or H or W is not divisible by f.
+            ValueError: the shape is another, H or W is not divisible by f, the pictures are no floats, or not finite.
         """
+        check_floats("pictures", image, "(B, 3, H, W) from −1 to 1")
         gaussian = self.autoencoder.encode(image.to(self.device, self.dtype))
         return gaussian.mode().float() * self.autoencoder.config.scaling_factor
 
@@ -272,8 +286,10 @@ class StableDiffusion:
         written last. The file holds the weights alone: no tokenizer, no schedule, no configuration.
 
         Raises:
-            ValueError: the destination is another kind of file.
+            OSError: it can't be written; an old file stays whole.
+            ValueError: the destination is another kind of file, or the dtype not one of floats.
         """
+        check_dtype(dtype)
         folder = Path(destination)
         if folder.suffix == ".safetensors":
             networks = dict(zip(NETWORKS, self.networks, strict=True))
@@ -305,15 +321,16 @@ class StableDiffusion:
 
     def _prompts(self, prompt: str | list[str], negative: str | list[str], count: int) -> tuple[list[str], list[str]]:
         """One prompt and one negative prompt for each picture."""
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        negatives = [negative] * len(prompts) if isinstance(negative, str) else list(negative)
+        several = [isinstance(texts, Iterable) and not isinstance(texts, str) for texts in (prompt, negative)]
+        prompts = list(prompt) if several[0] else [prompt]
+        negatives = list(negative) if several[1] else [negative] * len(prompts)
         if not prompts or not all(isinstance(text, str) for text in prompts + negatives):
             raise ValueError(
                 f"prompt = {prompt!r}, negative_prompt = {negative!r}: must be a text or a list of texts, not empty"
             )
         if len(negatives) != len(prompts):
             raise ValueError(
-                f"{len(negatives)} negative prompts for {len(prompts)} prompts; must be one, or one for each"
+                f"{len(negatives)} negative prompts for {len(prompts)} prompts; must be one text, or a list of as many"
             )
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ValueError(f"count = {count!r}, must be a whole number of at least 1")
@@ -325,11 +342,7 @@ class StableDiffusion:
         """(B, C, H/f, W/f), with sizes and given latents checked."""
         factor, channels = self.autoencoder.config.factor, self.autoencoder.config.latent_channels
         if latents is not None:
-            if latents.ndim != 4 or not latents.is_floating_point():
-                raise ValueError(
-                    f"latents are {latents.dtype} of shape {tuple(latents.shape)}, must be floats (B, C, H, W)"
-                )
-            check_finite(latents)
+            check_floats("latents", latents, "(B, C, H, W)")
             height = latents.shape[2] * factor if height is None else height
             width = latents.shape[3] * factor if width is None else width
         height = self.defaults.height if height is None else height
@@ -346,10 +359,19 @@ class StableDiffusion:
         return shape
 
 
-def check_finite(latents: Tensor) -> None:
-    """Raises ValueError when latents hold NaN or infinity."""
-    if not torch.isfinite(latents).all():
-        raise ValueError("latents hold NaN or infinity, must be finite")
+def check_floats(name: str, values: Tensor, accepted: str) -> None:
+    """Raises ValueError unless the values are floats with four dimensions, all of them finite."""
+    if not isinstance(values, Tensor) or values.ndim != 4 or not values.is_floating_point():
+        kind = f"{values.dtype} of shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+        raise ValueError(f"{name} are {kind}, must be floats {accepted}")
+    if not torch.isfinite(values).all():
+        raise ValueError(f"{name} hold NaN or infinity, must be finite")
+
+
+def check_dtype(dtype: torch.dtype) -> None:
+    """Raises ValueError for a dtype that holds no floats: weights would be rounded to whole numbers."""
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError(f"dtype = {dtype!r}, must be one of floats, such as torch.float32 or torch.float16")
 
 
 def load(
@@ -379,8 +401,9 @@ def load(
     Raises:
         FileNotFoundError: there is no such model, or a part of it is missing.
         ValueError: it holds another kind of model, a setting that is not supported, damaged or unfitting weights; or a
-            name in `parts` is unknown.
+            name in `parts` is unknown; or the dtype is not one of floats.
     """
+    check_dtype(dtype or torch.float32)
     parts = dict(parts or {})
     if unknown := sorted(set(parts) - set(PARTS)):
         raise ValueError(f"parts {', '.join(unknown)} are not known, only {', '.join(PARTS)}")
@@ -463,12 +486,12 @@ def predicts_noise(tokenizer: Tokenizer, text_encoder: TextEncoder, unet: UNet) 
 
 
 def read_defaults(file: Path) -> Defaults | None:
-    """The defaults stored with a model, or None. Raises ValueError when a key is missing or unknown."""
+    """The defaults stored with a model, or None. Raises ValueError for a missing or unknown key, or a bad value."""
     if not file.is_file():
         return None
     try:
         return Defaults(**read_json(file))
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{file}: {error}") from error
 
 

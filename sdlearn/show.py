@@ -27,7 +27,9 @@ SOURCE_LINES = 40  # what fits on a screen
 
 
 def to_images(pictures: Tensor) -> list[Image.Image]:
-    """(B, 3, H, W) in [−1, 1], clipped -> PIL images."""
+    """(B, 3, H, W) in [−1, 1], clipped -> PIL images. Raises ValueError for another shape."""
+    if pictures.ndim != 4 or pictures.shape[1] != 3:
+        raise ValueError(f"pictures have the shape {tuple(pictures.shape)}, must have (B, 3, H, W)")
     array = ((pictures.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     return [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in array]
 

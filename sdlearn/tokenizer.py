@@ -221,7 +221,8 @@ class Tokenizer:
 
         Raises:
             FileNotFoundError: the folder holds neither.
-            ValueError: a line of merges.txt is broken, or begin and end have other names than CLIP's.
+            ValueError: a file is not JSON, lacks what it must hold, a line of merges.txt is broken, or begin and end
+                have other names than CLIP's.
         """
         folder = Path(folder)
         if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
@@ -229,7 +230,9 @@ class Tokenizer:
             lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
             merges = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]
         elif (folder / "tokenizer.json").is_file():
-            model = read_json(folder / "tokenizer.json")["model"]
+            model = read_json(folder / "tokenizer.json").get("model", {})
+            if missing := {"vocab", "merges"} - set(model):
+                raise ValueError(f"{folder / 'tokenizer.json'} lacks {' and '.join(sorted(missing))} of its model")
             vocab, merges = model["vocab"], [tuple(m.split() if isinstance(m, str) else m) for m in model["merges"]]
         else:
             raise FileNotFoundError(f"{folder} needs vocab.json and merges.txt, or tokenizer.json, and holds neither")
@@ -271,8 +274,11 @@ SPECIAL_TOKENS = {"bos_token": BOS, "eos_token": EOS, "unk_token": EOS, "pad_tok
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The content of a JSON file; nothing where there is no such file."""
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    """The content of a JSON file; nothing where there is no such file. Raises ValueError when it is not JSON."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f"{file} is not a JSON file: {error}") from error
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int, max_length: int = 77) -> Tokenizer:

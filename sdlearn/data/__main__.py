@@ -23,9 +23,9 @@ def main(
     """Writes a sheet of scenes with their captions."""
     try:
         scenes = list(islice(PairScenes(seed, split) if two else Scenes(seed, split, style=style), count))
-    except (ValueError, RuntimeError) as error:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError, RuntimeError) as error:
         raise SystemExit(f"error: {error}") from None
-    path.parent.mkdir(parents=True, exist_ok=True)
     images = [Image.fromarray(scene.image.permute(1, 2, 0).numpy()) for scene in scenes]
     sheet = captioned_grid(images, [scene.caption for scene in scenes], columns=8, side=128)
     with whole_file(path) as temporary:

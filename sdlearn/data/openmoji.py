@@ -75,8 +75,11 @@ def drawings(subjects: tuple[str, ...], style: str = "color") -> np.ndarray:
     """The subjects' pictures, (number, 256, 256, 4) uint8, RGBA with straight alpha.
 
     The first call draws them (about 2 s) and keeps them in the cache folder; later ones read that file.
-    Raises ValueError for an unknown subject or style, RuntimeError when the packages that draw are missing.
+    Raises ValueError for no subject, an unknown one or an unknown style, RuntimeError when the packages that draw are
+    missing.
     """
+    if not subjects:
+        raise ValueError("no subjects; accepted: one or more of those in sdlearn.data.SUBJECTS and HELD_OUT_SUBJECTS")
     if style not in STYLES:
         raise ValueError(f"unknown style {style!r}; accepted: {', '.join(STYLES)}")
     rows = [find_subject(name) for name in subjects]

@@ -33,8 +33,8 @@ class Grid:
 
     def tail(self, k: int) -> "Grid":
         """The last k steps, with the same stride, 1 <= k <= steps: image to image starts here, as in Diffusers."""
-        if not 1 <= k <= self.steps:
-            raise ValueError(f"k = {k}, must be from 1 to {self.steps}, the number of steps in the grid")
+        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= self.steps:
+            raise ValueError(f"k = {k!r}, must be a whole number from 1 to {self.steps}, the grid's number of steps")
         start = (self.steps - k) * self.order
         return replace(self, timesteps=self.timesteps[start:], sigmas=self.sigmas[start:], steps=k)
 

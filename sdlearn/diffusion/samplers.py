@@ -60,8 +60,8 @@ def draw_noise(shape: tuple[int, ...], generator: torch.Generator | list[torch.G
         if len(generator) != shape[0]:
             raise ValueError(f"{len(generator)} generators for a batch of {shape[0]}, must be one for each image")
         return torch.cat([draw_noise((1, *shape[1:]), one) for one in generator])  # B times (1, ...) -> (B, ...)
-    if generator is None or generator.device.type != "cpu":
-        raise ValueError("noise is needed, and generator is missing or not on the CPU: pass a CPU torch.Generator")
+    if not isinstance(generator, torch.Generator) or generator.device.type != "cpu":
+        raise ValueError(f"noise is needed, and generator is {generator!r}: pass a CPU torch.Generator")
     return torch.randn(shape, generator=generator)
 
 

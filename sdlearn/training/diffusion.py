@@ -132,7 +132,10 @@ class DiffusionTask:
         self.tokenizer = Tokenizer.from_folder(Path(parts["clip"]) / "tokenizer")
         self.text_encoder = load_part(Path(parts["clip"]) / "text_encoder", TextEncoder, TextConfig)
         self.autoencoder = load_part(Path(parts["autoencoder"]) / "vae", Autoencoder, AutoencoderConfig)
-        self.schedule = Schedule(ScheduleConfig(**recipe["schedule"]))
+        try:
+            self.schedule = Schedule(ScheduleConfig(**recipe["schedule"]))
+        except TypeError as error:
+            raise ValueError(f"[schedule]: {error}") from error
         if "init" in parts:
             self.unet = load_part(Path(parts["init"]) / "unet", UNet, UNetConfig)
         else:
