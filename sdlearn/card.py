@@ -6,10 +6,9 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from sdlearn.checkpoints import read_json
 from sdlearn.data import COLORS, HELD_OUT_SUBJECTS, SUBJECTS
 from sdlearn.evaluation import Report
-from sdlearn.files import whole_file
+from sdlearn.files import read_json, whole_file
 from sdlearn.training.loop import read_recipe
 
 PARTS = {

@@ -1,6 +1,5 @@
 """Every file format, in and out. Files are written under a temporary name and renamed, so none is ever half there."""
 
-import json
 import pickle
 import re
 import warnings
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from sdlearn.compvis import CompVis, Place, identify
 from sdlearn.config import Config
 from sdlearn.diffusion.schedule import ScheduleConfig
-from sdlearn.files import whole_file
+from sdlearn.files import read_json, whole_file, write_json
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.text import TextConfig, TextEncoder
 from sdlearn.models.unet import UNet, UNetConfig
@@ -53,30 +52,6 @@ ACCEPTED = (
     "accepted is a model folder in the Diffusers layout, a .safetensors or .ckpt file in the CompVis layout, or a "
     "model's name on the Hugging Face hub, owner/name"
 )
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Read a JSON file that holds an object.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not JSON, or not an object.
-    """
-    if not file.is_file():
-        raise FileNotFoundError(f"no file {file}")
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is not a JSON file: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{file} holds {type(values).__name__}, must hold an object")
-    return values
-
-
-def write_json(file: Path, values: Mapping[str, Any]) -> None:
-    """Write a JSON file, whole or not at all."""
-    with whole_file(file) as temporary:
-        temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def save_part(folder: Path, config: Config, state: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> None:

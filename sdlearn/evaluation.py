@@ -18,10 +18,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sdlearn.checkpoints import write_json
 from sdlearn.data import SIZES, SUBJECTS, Scene, Scenes, caption, pairs, to_unit
 from sdlearn.data.scenes import SPLITS
-from sdlearn.files import whole_file
+from sdlearn.files import whole_file, write_json
 from sdlearn.judge import Judge, background_colors, judge_pictures, load_judge
 from sdlearn.pipeline import StableDiffusion
 from sdlearn.show import captioned_grid, save_image_grid, to_images

@@ -31,18 +31,16 @@ from sdlearn.checkpoints import (
     is_version_2,
     load_weights,
     map_file,
-    read_json,
     save_part,
     save_single_file,
     stored_prediction_type,
     weight_file,
-    write_json,
 )
 from sdlearn.compvis import OPEN_CLIP, CompVis, check_kind
 from sdlearn.diffusion.guidance import Condition, guide
 from sdlearn.diffusion.samplers import SAMPLERS, Grid, Sampler, Step, draw_noise
 from sdlearn.diffusion.schedule import Schedule
-from sdlearn.files import whole_file
+from sdlearn.files import read_json, whole_file, write_json
 from sdlearn.models.autoencoder import Autoencoder
 from sdlearn.models.text import TextEncoder
 from sdlearn.models.unet import UNet

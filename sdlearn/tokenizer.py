@@ -16,12 +16,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from sdlearn.files import whole_file
+from sdlearn.files import read_json, whole_file
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 END_OF_WORD = "</w>"
@@ -240,9 +240,10 @@ class Tokenizer:
             if len(merge) != 2:
                 raise ValueError(f"{folder}: the merge {' '.join(merge)!r} is not two tokens with a space between")
 
-        config = read_json(folder / "tokenizer_config.json")
-        if "added_tokens_decoder" not in config:  # files of this newer kind say everything in one place
-            config |= read_json(folder / "special_tokens_map.json")
+        settings, tokens = folder / "tokenizer_config.json", folder / "special_tokens_map.json"  # may be missing
+        config = read_json(settings) if settings.is_file() else {}
+        if "added_tokens_decoder" not in config and tokens.is_file():  # the newer kind says everything in one place
+            config |= read_json(tokens)
         special = {name: config.get(name) or usual for name, usual in SPECIAL_TOKENS.items()}
         special = {name: token if isinstance(token, str) else token["content"] for name, token in special.items()}
         for name in ("bos_token", "eos_token"):
@@ -271,14 +272,6 @@ class Tokenizer:
 
 
 SPECIAL_TOKENS = {"bos_token": BOS, "eos_token": EOS, "unk_token": EOS, "pad_token": EOS}
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """The content of a JSON file; nothing where there is no such file. Raises ValueError when it is not JSON."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    except ValueError as error:
-        raise ValueError(f"{file} is not a JSON file: {error}") from error
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int, max_length: int = 77) -> Tokenizer:

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sdlearn.check import randomize_
-from sdlearn.checkpoints import find_model, load_part, read_json, save_part, write_json
+from sdlearn.checkpoints import find_model, load_part, save_part
+from sdlearn.files import read_json, write_json
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.blocks import ResnetBlock
 from sdlearn.models.clip import CLIP, CLIPConfig, VisionConfig

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import torch
 
-from sdlearn.checkpoints import load_part, read_json, save_part
+from sdlearn.checkpoints import load_part, save_part
 from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
+from sdlearn.files import read_json
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.clip import CLIP, CLIPConfig
 from sdlearn.models.text import TextConfig, TextEncoder

@@ -62,7 +62,9 @@ class CLIPTask:
 
     def __init__(self, recipe: dict[str, Any]) -> None:
         self.seed, self.batch_size = recipe["training"].get("seed", 0), recipe["training"]["batch_size"]
-        self.tokenizer = train_bpe(every_caption(), recipe["tokenizer"]["vocab_size"])
+        captions = every_caption()
+        self.number = {text: number for number, text in enumerate(captions)}
+        self.tokenizer = train_bpe(captions, recipe["tokenizer"]["vocab_size"])
         vocabulary = len(self.tokenizer)
         ids = {"vocab_size": vocabulary, "bos_token_id": vocabulary - 2, "eos_token_id": vocabulary - 1}
         text = {**recipe["model"]["text_config"], **ids, "pad_token_id": vocabulary - 1}
@@ -70,7 +72,6 @@ class CLIPTask:
         self.clip = CLIP(CLIPConfig.from_dict({**recipe["model"], "text_config": text}, "[model]"))
         self.objective = CLIPObjective(self.clip)
         self.scenes = Scenes(self.seed)
-        self.number = {text: number for number, text in enumerate(every_caption())}
 
     def batch(self, step: int, rows: slice) -> dict[str, Tensor]:
         indices = range(step * self.batch_size, (step + 1) * self.batch_size)[rows]

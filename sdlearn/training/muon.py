@@ -32,22 +32,16 @@ class MuonAdamW(torch.optim.Optimizer):
         weight_decay: float,
     ) -> None:
         named = list(named_parameters)
-        inside = [p for name, p in named if p.ndim in (2, 4) and not {"conv_in", "conv_out"} & set(name.split("."))]
-        chosen = {id(p) for p in inside}
         super().__init__([p for _, p in named], {"lr": learning_rate})
-        # Each matrix shares its parameter's memory. A 1×1 convolution is contiguous in both layouts.
-        self.layouts = [not parameter.is_contiguous() for parameter in inside]
-        self.inside = inside
-        self.matrices = [
-            nn.Parameter(as_matrix(p.detach(), last)) for p, last in zip(inside, self.layouts, strict=True)
-        ]
+        self.inside = [p for name, p in named if is_inside(name, p)]
+        self.matrices = [nn.Parameter(as_matrix(p.detach(), like=p)) for p in self.inside]  # they share their memory
         self.muon = torch.optim.Muon(
             self.matrices,
             learning_rate,
             weight_decay=weight_decay,
             adjust_lr_fn="match_rms_adamw",
         )
-        rest = [p for _, p in named if id(p) not in chosen]
+        rest = [p for name, p in named if not is_inside(name, p)]
         self.adamw = torch.optim.AdamW(rest, learning_rate, betas, weight_decay=weight_decay, fused=True)
 
     @torch.no_grad()
@@ -55,8 +49,8 @@ class MuonAdamW(torch.optim.Optimizer):
         """Move all parameters, at the learning rate of this optimizer's one group."""
         for optimizer in (self.muon, self.adamw):
             optimizer.param_groups[0]["lr"] = self.param_groups[0]["lr"]
-        for parameter, matrix, last in zip(self.inside, self.matrices, self.layouts, strict=True):
-            matrix.grad = None if parameter.grad is None else as_matrix(parameter.grad, last)
+        for parameter, matrix in zip(self.inside, self.matrices, strict=True):
+            matrix.grad = None if parameter.grad is None else as_matrix(parameter.grad, like=parameter)
         self.muon.step()
         self.adamw.step()
 
@@ -70,8 +64,13 @@ class MuonAdamW(torch.optim.Optimizer):
         self.adamw.load_state_dict(state_dict["adamw"])
 
 
-def as_matrix(weight: Tensor, channels_last: bool) -> Tensor:
-    """(out, in, h, w) -> (out, in·h·w) or, where memory is laid out so, (out, h·w·in): without a copy."""
-    if channels_last:
+def is_inside(name: str, parameter: Tensor) -> bool:
+    """Whether Muon moves it: a matrix or a convolution, but not the first or the last layer."""
+    return parameter.ndim in (2, 4) and not {"conv_in", "conv_out"} & set(name.split("."))
+
+
+def as_matrix(weight: Tensor, like: Tensor) -> Tensor:
+    """(out, in, h, w) -> (out, in·h·w) or, where `like` lies in memory so, (out, h·w·in); of `like`, without a copy."""
+    if not like.is_contiguous():  # channels_last; a 1×1 convolution is contiguous in both layouts
         weight = weight.permute(0, 2, 3, 1)
     return weight.flatten(1)

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sdlearn.checkpoints import save_part, write_json
+from sdlearn.checkpoints import save_part
 from sdlearn.data import Scenes
+from sdlearn.files import write_json
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.text import TextConfig, TextEncoder
 from sdlearn.models.unet import UNetConfig
