@@ -368,14 +368,14 @@ def test_files_of_the_original_programs(
     assert b"pytorch_lightning.callbacks.model_checkpoint" in (tmp_path / "original.ckpt").read_bytes()
     with pytest.raises(pickle.UnpicklingError, match="ModelCheckpoint"):
         torch.load(tmp_path / "original.ckpt", weights_only=True)  # so it does hold what PyTorch refuses
-    before = torch.serialization.get_safe_globals()
+    before = set(torch.serialization.get_safe_globals())  # PyTorch keeps a set, and lists it in any order
     loaded = load(tmp_path / "original.ckpt", config=folder, ema=ema)
     for mine, other in zip(loaded.networks, model.networks, strict=True):
         added = 1 if ema and mine is loaded.unet else 0
         state = mine.state_dict()
         assert all(torch.equal(state[name], value + added) for name, value in other.state_dict().items())
     assert "pytorch_lightning" not in sys.modules
-    assert torch.serialization.get_safe_globals() == before
+    assert set(torch.serialization.get_safe_globals()) == before
 
 
 def test_averages_are_asked_for_where_there_are_none(folder: Path, file: Path) -> None:
