@@ -65,12 +65,17 @@ class Attention(nn.Module):
     def split_heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, T, C) -> (B, N, T, D)
 
+    def keys_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """K and V of (B, S, K), each (B, N, S, D); those that the context carries, if `remember_text` made it."""
+        remembered = getattr(context, "keys_values", {})
+        if self in remembered:
+            return remembered[self]
+        return self.split_heads(self.to_k(context)), self.split_heads(self.to_v(context))
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """(B, T, C), (B, S, K) -> (B, T, C)."""
-        context = x if context is None else context
         query = self.split_heads(self.to_q(x))  # (B, N, T, D)
-        key = self.split_heads(self.to_k(context))  # (B, N, S, D)
-        value = self.split_heads(self.to_v(context))  # (B, N, S, D)
+        key, value = self.keys_values(x if context is None else context)
         if self.upcast:
             query, key = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (query, key))
         if self.maps is None:
@@ -137,15 +142,25 @@ class TransformerBlock(nn.Module):
         self.ff = feed_forward(channels)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """(B, T, C), (B, S, K) -> (B, T, C)."""
-        x = x + self.attn1(self.norm1(x), context if self.only_cross_attention else None)
+        """(B, T, C), (B, S, K) -> (B, T, C); or (B, T, C), (2B, S, K) -> (2B, T, C), see `UNet.forward`."""
+        if self.only_cross_attention:
+            x = repeat_batch(x, len(context))
+            x = x + self.attn1(self.norm1(x), context)
+        else:
+            x = x + self.attn1(self.norm1(x))
+        x = repeat_batch(x, len(context))
         x = x + self.attn2(self.norm2(x), context)
         return x + self.ff(self.norm3(x))
 
 
+def repeat_batch(x: Tensor, batch: int) -> Tensor:
+    """x (B, ...) as often as it takes to fill the batch, one copy after the other; x itself if it does already."""
+    return x if len(x) == batch else x.repeat(batch // len(x), *[1] * (x.ndim - 1))
+
+
 def pixels_to_tokens(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, H*W, C)."""
-    return x.flatten(2).transpose(1, 2)
+    """(B, C, H, W) -> (B, H*W, C). Copied once, or each of the norms that follow would copy it again."""
+    return x.flatten(2).transpose(1, 2).contiguous()
 
 
 def tokens_to_pixels(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -190,7 +205,7 @@ class SpatialTransformer(nn.Module):
             hidden = tokens_to_pixels(self.proj_out(hidden), x.shape[-2:])
         else:
             hidden = self.proj_out(tokens_to_pixels(hidden, x.shape[-2:]))
-        return x + hidden
+        return repeat_batch(x, len(hidden)) + hidden
 
 
 def transformer_parts(
@@ -218,6 +233,22 @@ def transformer_parts(
     block = partial(parts.get("transformer_block", TransformerBlock), **inner)
     outer = {"use_linear_projection": True} if use_linear_projection else {}
     return partial(parts.get("spatial_transformer", SpatialTransformer), transformer_block=block, **outer)
+
+
+@torch.no_grad()
+def remember_text(model: nn.Module, context: Tensor) -> Tensor:
+    """The context (B, S, K), and with it what each cross-attention of `model` makes of it: K and V.
+
+    The text stays the same from the first step to the last, so this needs to be computed only once for a picture: it
+    is N % of the bundled UNet's work. What the model learns afterwards is not seen.
+    """
+    context = context.detach()  # another object with the same numbers: the caller's own carries nothing
+    context.keys_values = {
+        module: module.keys_values(context)
+        for name, module in model.named_modules()
+        if isinstance(module, Attention) and name.endswith("attn2")
+    }
+    return context
 
 
 @contextmanager

@@ -1,0 +1,337 @@
+"""Ours beside Diffusers: time, memory, and how both grow. Writes docs/performance.md and its plot.
+
+    make bench
+
+Both sides have the same random weights, are called in turns in one process, and each pair of calls gives one ratio. The
+machine should do nothing else. Peak memory is measured on Linux, each side in a process of its own.
+"""
+
+import copy
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import diffusers
+import torch
+import transformers
+import typer
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+import sdlearn
+from sdlearn.files import whole_file
+from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
+from sdlearn.models.text import TextConfig, TextEncoder
+from sdlearn.models.unet import UNet, UNetConfig
+from sdlearn.pipeline import BUNDLED
+
+PROMPT = "a penguin on a yellow background"
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+class Sides(NamedTuple):
+    """The same work done by us and by Diffusers, and the dtype in which most of it is done."""
+
+    ours: Callable[[], Any]
+    theirs: Callable[[], Any]
+    dtype: torch.dtype = torch.float32
+
+
+@dataclass(frozen=True)
+class Work:
+    """A row of the table: how the two sides are made, the ratio that we aim at, and how often both are called."""
+
+    name: str
+    make: Callable[[], Sides]
+    aim: float
+    pairs: int
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def share_weights(ours: nn.Module, theirs: nn.Module) -> None:
+    """Both networks use the same memory for their weights, so that two of them fit where one does."""
+    theirs.load_state_dict(ours.state_dict(), strict=True, assign=True)
+    ours.requires_grad_(False).eval()
+    theirs.requires_grad_(False).eval()
+
+
+def text_to_image(count: int) -> Sides:
+    """The bundled model: 25 steps of DPM-Solver++ with guidance, from words to pictures."""
+    ours = sdlearn.load(BUNDLED)
+    theirs = diffusers.StableDiffusionPipeline.from_pretrained(BUNDLED, safety_checker=None)
+    theirs.scheduler = diffusers.DPMSolverMultistepScheduler.from_config(theirs.scheduler.config)
+    theirs.set_progress_bar_config(disable=True)
+    scale = ours.defaults.guidance_scale
+    return Sides(
+        lambda: ours(PROMPT, count=count, steps=25, progress=False),
+        lambda: theirs(PROMPT, num_images_per_prompt=count, num_inference_steps=25, guidance_scale=scale),
+    )
+
+
+def training_step() -> Sides:
+    """Forward and backward through the bundled UNet, batch 64."""
+    config = sdlearn.load(BUNDLED).unet.config
+    torch.manual_seed(0)
+    ours, theirs = UNet(config), diffusers.UNet2DConditionModel.from_config(config.to_dict())
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    x, t, context = noise(64, 4, 16, 16), torch.arange(64) * 15, noise(64, 77, config.cross_attention_dim)
+
+    def step(predict: Callable[[], Tensor]) -> None:
+        with torch.enable_grad():
+            predict().square().mean().backward()
+
+    return Sides(lambda: step(lambda: ours(x, t, context)), lambda: step(lambda: theirs(x, t, context).sample))
+
+
+def guided_step(dtype: torch.dtype, side: int = 64) -> Sides:
+    """Stable Diffusion 1.5's UNet, with and without words: 64×64 latents are a picture of 512×512 pixels."""
+    config = UNetConfig()
+    torch.manual_seed(0)
+    ours = UNet(config).to(dtype)
+    with torch.device("meta"):
+        theirs = diffusers.UNet2DConditionModel.from_config(config.to_dict())
+    share_weights(ours, theirs)
+    x, context = noise(1, 4, side, side).to(dtype), noise(2, 77, config.cross_attention_dim).to(dtype)
+    model = copy.copy(sdlearn.load(BUNDLED))
+    model.unet = ours
+    predict = model.reader()  # as sampling calls it
+    both = torch.cat([x, x])
+    return Sides(lambda: predict(both, 500, context), lambda: theirs(both, 500, context).sample, dtype)
+
+
+def decode() -> Sides:
+    """Stable Diffusion's autoencoder: 64×64 latents to 512×512 pixels."""
+    config = AutoencoderConfig()
+    torch.manual_seed(0)
+    ours, theirs = Autoencoder(config), diffusers.AutoencoderKL.from_config(config.to_dict())
+    share_weights(ours, theirs)
+    latents = noise(1, 4, 64, 64)
+    return Sides(lambda: ours.decode(latents), lambda: theirs.decode(latents).sample)
+
+
+def encode_text() -> Sides:
+    """CLIP ViT-L/14's text half: two prompts of 77 tokens."""
+    config = TextConfig()
+    torch.manual_seed(0)
+    ours, theirs = TextEncoder(config), transformers.CLIPTextModel(transformers.CLIPTextConfig(**config.to_dict()))
+    state = ours.state_dict()
+    prefix = "" if "embeddings.token_embedding.weight" in theirs.state_dict() else "text_model."
+    theirs.load_state_dict({prefix + key.removeprefix("text_model."): value for key, value in state.items()})
+    theirs.eval()
+    ids = torch.randint(0, config.vocab_size, (2, 77), generator=torch.Generator().manual_seed(0))
+    return Sides(lambda: ours(ids), lambda: theirs(ids).last_hidden_state)
+
+
+WORKS = {
+    "image": Work("bundled model, 25 steps, one picture", lambda: text_to_image(1), 2.0, 9),
+    "images": Work("bundled model, 25 steps, eight pictures", lambda: text_to_image(8), 2.0, 5),
+    "train": Work("training step of the bundled UNet, batch 64", training_step, 1.6, 5),
+    "float32": Work("guided step of SD 1.5's UNet, 512×512, float32", lambda: guided_step(torch.float32), 1.15, 3),
+    "bfloat16": Work("the same in bfloat16", lambda: guided_step(torch.bfloat16), 1.4, 5),
+    "decode": Work("SD's decoder, 512×512 pixels", decode, 1.1, 3),
+    "text": Work("CLIP ViT-L/14, two prompts", encode_text, 1.1, 9),
+}
+
+
+def seconds(run: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def peak_rate(dtype: torch.dtype) -> float:
+    """The machine's best rate of a matrix product, in operations per second; a multiplication and an addition are 2."""
+    best = 0.0
+    for n in (1024, 2048, 4096):
+        a, b = noise(n, n).to(dtype), noise(n, n).to(dtype)
+        best = max(best, *(2 * n**3 / seconds(lambda a=a, b=b: a @ b) for _ in range(6)))
+    return best
+
+
+def measure(work: Work) -> dict[str, Any]:
+    """Both sides in turns: the medians of their times, and the median and the range of the ratios of the pairs."""
+    sides = work.make()
+    with FlopCounterMode(display=False) as counter:
+        sides.theirs()  # also warms up
+    sides.ours()
+    pairs = [(seconds(sides.ours), seconds(sides.theirs)) for _ in tqdm(range(work.pairs), work.name, leave=False)]
+    ratios = [theirs / ours for ours, theirs in pairs]
+    ours, theirs = (statistics.median(times) for times in zip(*pairs, strict=True))
+    operations = counter.get_total_flops()
+    return {
+        "ours": ours,
+        "theirs": theirs,
+        "ratio": statistics.median(ratios),
+        "range": (min(ratios), max(ratios)),
+        "rates": (operations / ours, operations / theirs),
+        "dtype": sides.dtype,
+    }
+
+
+def status(key: str) -> float:
+    """A line of /proc/self/status, such as VmHWM, the peak of the memory in use since it was last reset. In MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(f"{key}:")).split()[1]) / 1000
+
+
+def working_memory(run: Callable[[], Any]) -> float:
+    """The most memory that a call needs beyond what is in use before it, weights included there. In MB."""
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    before = status("VmRSS")
+    run()
+    return status("VmHWM") - before
+
+
+def alone(*arguments: str) -> dict[str, float]:
+    """What this file prints when it is called with the arguments, in a process of its own."""
+    command = [sys.executable, __file__, *arguments]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+GROWTH: dict[str, tuple[str, tuple[int, ...]]] = {
+    "side": ("pixels along a side", (256, 384, 512, 768, 1024)),
+    "batch": ("pictures at once, 256×256", (1, 2, 4, 8)),
+    "tokens": ("tokens of the text, 256×256", (77, 154, 308, 616)),
+    "steps": ("steps of the bundled model", (5, 10, 25, 50)),
+}
+app = typer.Typer(add_completion=False)
+
+
+def growing(what: str, value: int) -> Callable[[], Any]:
+    """One guided step of SD 1.5's UNet in bfloat16, but for `steps`: the bundled model's whole picture."""
+    if what == "steps":
+        model = sdlearn.load(BUNDLED)
+        return lambda: model(PROMPT, steps=value, progress=False)
+    side = value // 8 if what == "side" else 32
+    batch, tokens = (value if what == name else default for name, default in (("batch", 1), ("tokens", 77)))
+    torch.manual_seed(0)
+    unet = UNet(UNetConfig()).to(torch.bfloat16).requires_grad_(False)
+    x, context = noise(2 * batch, 4, side, side).bfloat16(), noise(2 * batch, tokens, 768).bfloat16()
+    return lambda: unet(x, 500, context)
+
+
+def plot(growth: dict[str, list[dict[str, float]]], file: Path) -> None:
+    """Time above, memory below; one column for each quantity that grows."""
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots(2, len(GROWTH), figsize=(13, 5.6), layout="constrained", sharex="col")
+    for column, (what, (label, values)) in enumerate(GROWTH.items()):
+        for row, (key, unit, color) in enumerate(
+            (("seconds", "seconds", "#0072B2"), ("MB", "working memory, MB", "#D55E00"))
+        ):
+            ax = axes[row, column]
+            ax.plot(values, [point[key] for point in growth[what]], "o-", color=color)
+            ax.set(xscale="log", yscale="log", ylabel=unit if column == 0 else "")
+            ax.set_xticks(values, labels=[str(value) for value in values])
+            ax.minorticks_off()
+            ax.grid(alpha=0.3)
+        axes[1, column].set_xlabel(label)
+    with whole_file(file) as temporary:
+        fig.savefig(temporary, format="png", dpi=90)
+    plt.close(fig)
+
+
+@app.command()
+@torch.no_grad()
+def memory(work: str, side: str) -> None:
+    """Print the working memory of one side, "ours" or "theirs", of one row."""
+    sides = WORKS[work].make()
+    print(json.dumps({"MB": working_memory(getattr(sides, side))}))
+
+
+@app.command()
+@torch.no_grad()
+def grow(what: str, value: int) -> None:
+    """Print time and working memory at one point of the plot."""
+    run = growing(what, value)
+    needed = working_memory(run)
+    print(json.dumps({"MB": needed, "seconds": min(seconds(run) for _ in range(2))}))
+
+
+def table(results: dict[str, dict[str, Any]], peaks: dict[torch.dtype, float]) -> list[str]:
+    """The results as Markdown."""
+    head = ("work", "ours, s", "Diffusers, s", "faster by (range)", "aim", "ours, of peak", "Diffusers")
+    lines = ["| " + " | ".join((*head, "memory, MB", "Diffusers")) + " |", "|---" * (len(head) + 2) + "|"]
+    for key, result in results.items():
+        low, high = result["range"]
+        mine, reference = (rate / peaks[result["dtype"]] for rate in result["rates"])
+        needed, theirs = (f"{value:.0f}" if value is not None else "" for value in result["MB"])
+        lines.append(
+            f"| {WORKS[key].name} | {result['ours']:.2f} | {result['theirs']:.2f} | {result['ratio']:.2f} "
+            f"({low:.2f} to {high:.2f}) | {WORKS[key].aim:g} | {mine:.0%} | {reference:.0%} | {needed} | {theirs} |"
+        )
+    return lines
+
+
+def report(rows: list[str], peaks: dict[torch.dtype, float]) -> str:
+    """docs/performance.md."""
+    rates = ", ".join(
+        f"{rate / 1e9:.0f} Gflop/s in {str(dtype).removeprefix('torch.')}" for dtype, rate in peaks.items()
+    )
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers", "transformers"))
+    return "\n".join(
+        [
+            "# Speed and memory",
+            "",
+            "Written by `make bench`. Both sides have the same weights and are called in turns in one process; each",
+            "pair of calls gives one ratio, Diffusers' time by ours, and the table has their median and range.",
+            "*Of peak* is the rate of the operations, as counted in Diffusers' passes, by the machine's best rate of a",
+            "matrix product. Memory is what a call needs at most beyond the weights, measured in a process of its own.",
+            "",
+            f"Machine: {platform.machine()}, {torch.get_num_threads()} threads; matrix products reach {rates}.",
+            f"Versions: Python {platform.python_version()}, {packages}.",
+            "",
+            *rows,
+            "",
+            "## How time and memory grow",
+            "",
+            "![Eight small plots with logarithmic axes: time above, working memory below, against picture size, batch, "
+            "text length and steps](performance.png)",
+            "",
+            "One guided step of Stable Diffusion 1.5's UNet in bfloat16, each point in a process of its own; the last",
+            "column is a whole picture of the bundled model.",
+            "",
+        ]
+    )
+
+
+@app.command()
+@torch.no_grad()
+def run(
+    works: Annotated[str, typer.Option(help="Only these rows, and no files: " + ", ".join(WORKS))] = "",
+) -> None:
+    """Measure every row and the growth, print the table, and write docs/performance.md."""
+    names = works.split(",") if works else list(WORKS)
+    on_linux = platform.system() == "Linux"
+    peaks = {dtype: peak_rate(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    results = {name: measure(WORKS[name]) for name in tqdm(names, "rows", leave=False)}
+    for name, result in tqdm(results.items(), "memory", leave=False):
+        result["MB"] = [alone("memory", name, side)["MB"] if on_linux else None for side in ("ours", "theirs")]
+    rows = table(results, peaks)
+    print("\n".join(rows))
+    if works:
+        return
+    points = [(what, value) for what, (_, values) in GROWTH.items() for value in values]
+    growth: dict[str, list[dict[str, float]]] = {what: [] for what in GROWTH}
+    for what, value in tqdm(points if on_linux else [], "growth", leave=False):
+        growth[what].append(alone("grow", what, str(value)))
+    if on_linux:
+        plot(growth, DOCS / "performance.png")
+    with whole_file(DOCS / "performance.md") as temporary:
+        temporary.write_text(report(rows, peaks), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    app()
