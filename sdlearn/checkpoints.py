@@ -4,7 +4,7 @@ import pickle
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sdlearn.compvis import CompVis, Place, identify
+from sdlearn.compvis import PIPELINES, CompVis, Place, identify
 from sdlearn.config import Config
 from sdlearn.diffusion.schedule import ScheduleConfig
 from sdlearn.files import read_json, whole_file, write_json
@@ -40,12 +40,9 @@ NETWORKS: dict[str, tuple[Callable[..., nn.Module], type[Config], str]] = {  # t
     "vae": (Autoencoder, AutoencoderConfig, "autoencoder"),
     "unet": (UNet, UNetConfig, "unet"),
 }
-# What a UNet draws from, by what it takes beside the latents: nothing, a depth map, a mask and masked latents.
-PIPELINES = {
-    "StableDiffusionPipeline": "text to image",
-    "StableDiffusionDepth2ImgPipeline": "depth to image",
-    "StableDiffusionInpaintPipeline": "inpainting",
-}
+# The ×4 upscaler's vae/config.json lacks its scaling factor, or holds the 0.18215 that programs fill in for it. So
+# Diffusers' StableDiffusionUpscalePipeline takes this one whatever the file says.
+UPSCALER, UPSCALER_SCALING_FACTOR = "StableDiffusionUpscalePipeline", 0.08333
 OTHER_MODELS = {"StableDiffusionXL": "Stable Diffusion XL", "StableDiffusion3": "Stable Diffusion 3", "Flux": "Flux"}
 HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 ACCEPTED = (
@@ -308,13 +305,21 @@ class Description:
 def describe_folder(folder: Path, make_tokenizer: type[Tokenizer]) -> Description:
     """Read a model folder, but not its weights. Raises FileNotFoundError or ValueError like `load`."""
     check_folder(folder)
-    files = {part: folder / part / "config.json" for part in NETWORKS}
     schedule = folder / "scheduler" / "scheduler_config.json"
     return Description(
-        {part: NETWORKS[part][1].from_dict(read_json(file), str(file)) for part, file in files.items()},
+        read_configs(folder),
         ScheduleConfig.from_dict(read_json(schedule), str(schedule)),
         make_tokenizer.from_folder(folder / "tokenizer"),
     )
+
+
+def read_configs(folder: Path) -> dict[str, Config]:
+    """The configurations of the networks in a model folder: text_encoder, vae, unet."""
+    files = {part: folder / part / "config.json" for part in NETWORKS}
+    configs = {part: NETWORKS[part][1].from_dict(read_json(file), str(file)) for part, file in files.items()}
+    if read_json(folder / "model_index.json").get("_class_name") == UPSCALER:
+        configs["vae"] = replace(configs["vae"], scaling_factor=UPSCALER_SCALING_FACTOR)
+    return configs
 
 
 def describe_single_file(file: Path, make_tokenizer: type[Tokenizer]) -> Description:

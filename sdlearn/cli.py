@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import sys
 import time
 import warnings
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
+from sdlearn.config import read_table
 from sdlearn.files import whole_file
 
 if TYPE_CHECKING:
@@ -211,7 +213,41 @@ def info(model: Model = None) -> None:
     parameters = sum(parameter.numel() for network in pipeline.networks for parameter in network.parameters())
     print("samplers:", ", ".join(pipeline.samplers))
     print(f"model {pipeline.name}: {parameters:,} parameters, on {pipeline.device} in {pipeline.dtype}\n")
-    print(pipeline.card or "This model has no card.")
+    print(without_front_matter(pipeline.card or "This model has no card."))
+
+
+def without_front_matter(card: str) -> str:
+    """A model card without the YAML between two lines of dashes at its top, which is for machines."""
+    return re.sub(r"\A---\n.*?^---\n\s*", "", card, count=1, flags=re.DOTALL | re.MULTILINE)
+
+
+@app.command()
+def passport(
+    seed: Annotated[int, typer.Option(min=0, help="Of the picture.")] = 0,
+    model: Model = None,
+    output: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("out/passport.png"),
+) -> None:
+    """List the exercises of all lessons, check your right answers again, and draw a picture with them."""
+    prepare(output)
+    from sdlearn.exercises.passport import EXERCISES, draw_passport, recheck_all
+
+    own = {}
+    print("   exercise                 minutes")
+    for exercise, verdict, mine in recheck_all():
+        if verdict.green:
+            own[exercise.id] = mine
+        said = {"○": "", "✔": "yours", "✘": f"left out, it no longer passes: {verdict.text}"}[verdict.mark]
+        print(f"{verdict.mark}  {exercise.id:<24} {exercise.minutes:>7}  {said}".rstrip())
+    if not own:
+        print(
+            "\nNothing is yours yet. Begin with lesson 00, notebooks/00_start_here.ipynb: its exercise takes 5 minutes."
+        )
+        return
+    image, parts = draw_passport(own, PROMPTS[0], seed, model)
+    save_image(image, output)
+    print(f"\nExercises that are yours: {len(own)} of {len(EXERCISES)}.")
+    print(f"Parts of your own that drew the picture: {len(parts)}{': ' * bool(parts)}{', '.join(parts)}.")
+    print(output)
 
 
 class Kind(StrEnum):
@@ -236,19 +272,18 @@ def train(
         raise RuntimeError(f"training needs {error.name}: pip install 'sdlearn[train]'") from error
     match kind:
         case Kind.CLIP:
+            from sdlearn.training.clip import CLIPRecipe as Recipe
             from sdlearn.training.clip import CLIPTask as Task
         case Kind.AUTOENCODER | Kind.DECODER:
+            from sdlearn.training.autoencoder import AutoencoderRecipe as Recipe
             from sdlearn.training.autoencoder import AutoencoderTask as Task
         case Kind.DIFFUSION:
+            from sdlearn.training.diffusion import DiffusionRecipe as Recipe
             from sdlearn.training.diffusion import DiffusionTask as Task
 
-    values = loop.read_recipe(recipe)
-    config = loop.TrainConfig.from_recipe(values)
-    try:
-        task = Task(values, output) if kind == Kind.DIFFUSION else Task(values)  # its latents are stored in the folder
-    except KeyError as error:
-        raise ValueError(f"{recipe} is no recipe for {kind}: it lacks {error}") from error
-    loop.train(task, config, output)
+    values = read_table(Recipe, loop.read_recipe(recipe), str(recipe))
+    task = Task(values, output) if kind == Kind.DIFFUSION else Task(values)  # its latents are stored in the folder
+    loop.train(task, values.training, output)
     processes = loop.processes()
     if processes.is_main_process:
         print(output / "model")

@@ -61,7 +61,22 @@ VERSIONS: dict[int, dict[str, Config]] = {
         ),
     },
 }
-KINDS = {4: "text to image", 5: "depth to image", 9: "inpainting"}  # by the UNet's in_channels
+
+# What a UNet draws from: the pipeline of Diffusers that it belongs to.
+PIPELINES = {
+    "StableDiffusionPipeline": "text to image",
+    "StableDiffusionDepth2ImgPipeline": "depth to image",
+    "StableDiffusionInpaintPipeline": "inpainting",
+}
+
+
+def kinds(latent_channels: int) -> dict[int, str]:
+    """Which of PIPELINES a UNet belongs to, by its in_channels.
+
+    Beside the latents it takes nothing, a depth map, or a mask and masked latents.
+    """
+    return dict(zip((latent_channels, latent_channels + 1, 2 * latent_channels + 1), PIPELINES, strict=True))
+
 
 RESNET = {
     "norm1": "in_layers.0",
@@ -222,10 +237,11 @@ def identify(stored: Mapping[str, tuple[int, ...]], file: Path) -> dict[str, Con
     check_kind(stored, file)
     width = next((shape[-1] for key, shape in stored.items() if key.endswith("attn2.to_k.weight")), None)
     channels = stored[f"{UNET}input_blocks.0.0.weight"][1]
-    if width not in VERSIONS or channels not in KINDS:
+    known = {number: PIPELINES[kind] for number, kind in kinds(AutoencoderConfig().latent_channels).items()}
+    if width not in VERSIONS or channels not in known:
         raise ValueError(
             f"{file} has a UNet with {channels} channels and a text {width} wide; known are "
-            f"{', '.join(f'{number} ({kind})' for number, kind in KINDS.items())} and {', '.join(map(str, VERSIONS))} "
+            f"{', '.join(f'{number} ({kind})' for number, kind in known.items())} and {', '.join(map(str, VERSIONS))} "
             "wide. Give the configurations of any other as config=, a folder in the Diffusers layout"
         )
     configs = VERSIONS[width]

@@ -1,8 +1,15 @@
-"""Configurations: frozen dataclasses, read from and written to the JSON files of Diffusers and Transformers."""
+"""Configurations: frozen dataclasses, read from and written to the JSON files of Diffusers and Transformers.
 
+`read_table` compares what a file says with the fields of a dataclass. Recipes are read by it, too.
+"""
+
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Self
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Self, TypeVar, get_args, get_origin, get_type_hints
+
+Table = TypeVar("Table")
 
 
 @dataclass(frozen=True)
@@ -31,15 +38,72 @@ class Config:
             if accepted is not ... and value not in accepted:
                 choices = " or ".join(repr(choice) for choice in accepted)
                 raise ValueError(f"{file}: {key} = {value!r} is not supported, only {choices}")
-        taken = {key: value for key, value in values.items() if key in known}
-        taken = {key: tuple(value) if isinstance(value, list) else value for key, value in taken.items()}
-        try:
-            return cls(**taken)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{file}: {error}") from error
+        return read_table(cls, {key: value for key, value in values.items() if key in known}, file)
 
     def to_dict(self) -> dict[str, Any]:
         """The content of the JSON file, tuples as lists."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
         return {"_class_name": self.class_name, **values} if self.class_name else values
+
+
+def read_table(kind: type[Table], values: Mapping[str, Any], file: str) -> Table:
+    """A dataclass from a table of a file. Its fields say which keys there are, and of which types.
+
+    Lists become tuples, and a table inside becomes the dataclass that the field names.
+
+    Raises:
+        ValueError: a key is missing or unknown, a value of another type or out of range; names file, key and value.
+    """
+    declared = get_type_hints(kind)
+    hints = {field.name: declared[field.name] for field in fields(kind)}
+    needed = [field.name for field in fields(kind) if field.default is field.default_factory is MISSING]
+    if missing := [key for key in needed if key not in values]:
+        raise ValueError(f"{file} lacks {', '.join(missing)}")
+    taken = {}
+    for key, value in values.items():
+        if key not in hints:
+            raise ValueError(f"{file}: {key} = {value!r} is not known, only {', '.join(hints)}")
+        value = tuple(value) if isinstance(value, list) else value
+        inner = next((one for one in get_args(hints[key]) or (hints[key],) if is_dataclass(one)), None)
+        if inner is not None and isinstance(value, Mapping):
+            value = read_table(inner, value, f"{file}: {key}")
+        if not fits(value, hints[key]):
+            raise ValueError(f"{file}: {key} = {value!r} is not supported, only {describe(hints[key])}")
+        taken[key] = value
+    try:
+        return kind(**taken)
+    except ValueError as error:  # out of range
+        raise ValueError(f"{file}: {error}") from error
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a field's type. Whole numbers are numbers; True is none, and neither is NaN."""
+    if isinstance(hint, UnionType):
+        return any(fits(value, one) for one in get_args(hint))
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(fits(one, get_args(hint)[0]) for one in value)
+    if hint is float:
+        return type(value) is int or (type(value) is float and math.isfinite(value))
+    return type(value) is hint
+
+
+NAMES = {int: "whole numbers", float: "finite numbers", bool: "True or False", str: "texts", NoneType: "None"}
+
+
+def describe(hint: Any) -> str:
+    """A field's type, in words."""
+    if isinstance(hint, UnionType):
+        return " or ".join(describe(one) for one in get_args(hint))
+    if get_origin(hint) is tuple:
+        return f"lists of {describe(get_args(hint)[0])}"
+    return NAMES.get(hint, "a table")
+
+
+def check_counts(config: Any, *keys: str) -> None:
+    """Raises ValueError unless these fields hold whole numbers above 0: one each, or a tuple with at least one."""
+    for key in keys:
+        value = getattr(config, key)
+        values = value if isinstance(value, tuple) and value else (value,)
+        if not all(type(one) is int and one > 0 for one in values):
+            raise ValueError(f"{key} = {value!r} is not supported, only whole numbers above 0")

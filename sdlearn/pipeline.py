@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from sdlearn.checkpoints import (
     FOLDERS,
     NETWORKS,
-    PIPELINES,
     SINGLE_FILES,
     build,
     describe_folder,
@@ -36,11 +35,12 @@ from sdlearn.checkpoints import (
     stored_prediction_type,
     weight_file,
 )
-from sdlearn.compvis import OPEN_CLIP, CompVis, check_kind
+from sdlearn.compvis import OPEN_CLIP, PIPELINES, CompVis, check_kind, kinds
 from sdlearn.diffusion.guidance import Condition, guide
 from sdlearn.diffusion.samplers import SAMPLERS, Grid, Sampler, Step, draw_noise
 from sdlearn.diffusion.schedule import Schedule
 from sdlearn.files import read_json, whole_file, write_json
+from sdlearn.models.attention import remember_text
 from sdlearn.models.autoencoder import Autoencoder
 from sdlearn.models.text import TextEncoder
 from sdlearn.models.unet import UNet
@@ -121,14 +121,14 @@ class StableDiffusion:
         side = unet.config.sample_size * autoencoder.config.factor
         self.defaults = defaults or Defaults(height=side, width=side)
         latent = autoencoder.config.latent_channels
-        kinds = dict(zip((latent, latent + 1, 2 * latent + 1), PIPELINES, strict=True))
-        if unet.config.in_channels not in kinds:
-            accepted = ", ".join(f"{channels} ({PIPELINES[kind]})" for channels, kind in kinds.items())
+        known = kinds(latent)
+        if unet.config.in_channels not in known:
+            accepted = ", ".join(f"{channels} ({PIPELINES[kind]})" for channels, kind in known.items())
             raise ValueError(
                 f"the UNet's in_channels is {unet.config.in_channels}; with an autoencoder of {latent} latent_channels "
                 f"it must be {accepted}"
             )
-        self.kind = kinds[unet.config.in_channels]
+        self.kind = known[unet.config.in_channels]
         if unet.config.cross_attention_dim != text_encoder.config.hidden_size:
             raise ValueError(
                 f"the UNet's cross_attention_dim is {unet.config.cross_attention_dim}, the text encoder's width is "
@@ -181,8 +181,30 @@ class StableDiffusion:
 
     @torch.no_grad()
     def predict(self, x: Tensor, t: Any, context: Tensor, **conditions: Any) -> Tensor:
-        """Call the UNet without gradients, in its own dtype; the result has the dtype of x. (B, C, H, W), same out."""
-        return self.unet(x.to(self.dtype), t, context, **conditions).to(x.dtype)
+        """Call the UNet without gradients, in its own dtype; the result has the dtype of x. (B, C, H, W), same out.
+
+        Where both halves of x are equal, as under guidance, what doesn't depend on the text is computed once.
+        """
+        noisy, half = x.to(self.dtype), len(x) // 2
+        same_time = not torch.as_tensor(t).ndim and conditions.get("class_labels") is None
+        if self.unet.takes_several_texts and same_time and half and torch.equal(noisy[:half], noisy[half:]):
+            noisy = noisy[:half]
+        return self.unet(noisy, t, context, **conditions).to(x.dtype)
+
+    def reader(self) -> Callable[..., Tensor]:
+        """`predict` for sampling: the text stays the same from step to step, so its keys and values are kept.
+
+        Weights that change between two calls with the same context are not seen.
+        """
+        read, carrying = None, None
+
+        def predict(x: Tensor, t: Any, context: Tensor, **conditions: Any) -> Tensor:
+            nonlocal read, carrying
+            if context is not read:
+                read, carrying = context, remember_text(self.unet, context)
+            return self.predict(x, t, carrying, **conditions)
+
+        return predict
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -262,7 +284,7 @@ class StableDiffusion:
         condition = Condition(self.encode_prompt(prompts, clip_skip))
         unconditional = Condition(self.encode_prompt(negative_prompts, clip_skip))
         scale = self.defaults.guidance_scale if guidance_scale is None else guidance_scale
-        denoise = self.guide(self.predict, condition, unconditional, scale, rescale=rescale)
+        denoise = self.guide(self.reader(), condition, unconditional, scale, rescale=rescale)
         options = {"eta": eta} if eta > 0 else {}
         return sampler.loop(denoise, x, grid, self.schedule, generator=generators, **options)
 
@@ -390,7 +412,8 @@ def load(
             huggingface_hub's cache. None: what the environment variable SDLEARN_MODEL names, else the bundled model.
         parts: own classes and functions by name, such as {"resnet_block": MyBlock, "ddim": my_ddim}; `PARTS` lists the
             names. Weights are loaded strictly, so a class must have the parameters of ours.
-        device, dtype: where the networks go, and what they compute in; float32 on the CPU unless said otherwise.
+        device, dtype: where the networks go, and what they compute in; float32 on the CPU unless said otherwise. The
+            device "auto" is an NVIDIA GPU if there is one, else the CPU.
         config: for a single file, a model folder whose configurations, tokenizer and schedule are taken. Without it
             they are those of Stable Diffusion 1 or 2, as the file's names and shapes tell.
         ema: for a single file that holds plain weights of the UNet and their moving averages: take the averages.
@@ -402,6 +425,8 @@ def load(
             name in `parts` is unknown; or the dtype is not one of floats.
     """
     check_dtype(dtype or torch.float32)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     parts = dict(parts or {})
     if unknown := sorted(set(parts) - set(PARTS)):
         raise ValueError(f"parts {', '.join(unknown)} are not known, only {', '.join(PARTS)}")

@@ -183,12 +183,15 @@ class Tokenizer:
         return ids
 
     def __call__(self, texts: str | list[str]) -> Tensor:
-        """Texts -> ids (B, max_length): begin, the text (cut where it is too long), end, padding."""
-        rows = []
-        for text in [texts] if isinstance(texts, str) else texts:
-            row = [self.vocab[BOS], *self.encode(text)[: self.max_length - 2], self.vocab[EOS]]
-            rows.append(row + [self.vocab[self.pad_token]] * (self.max_length - len(row)))
-        return torch.tensor(rows, dtype=torch.long).reshape(-1, self.max_length)
+        """Texts -> ids (B, max_length), a row for each."""
+        rows = [self.row(text) for text in ([texts] if isinstance(texts, str) else texts)]
+        return torch.stack(rows) if rows else torch.empty(0, self.max_length, dtype=torch.long)
+
+    def row(self, text: str) -> Tensor:
+        """A text -> ids (T,), where T is max_length: begin, the text (cut where it is too long), end, padding."""
+        begin, end, padding = self.vocab[BOS], self.vocab[EOS], self.vocab[self.pad_token]
+        ids = [begin, *self.encode(text)[: self.max_length - 2], end]
+        return torch.tensor(ids + [padding] * (self.max_length - len(ids)))
 
     def truncated(self, text: str) -> str:
         """The end of the text that does not fit into `max_length` and that no model sees; "" if all of it fits."""

@@ -23,6 +23,7 @@ from PIL import Image
 
 import sdlearn
 from sdlearn import cli, show
+from sdlearn.config import Table, read_table
 from sdlearn.data import ImageFolder, PairScenes, Scenes, emoji_name
 from sdlearn.data.__main__ import main as sheet
 from sdlearn.diffusion.grids import make_grid
@@ -31,11 +32,15 @@ from sdlearn.diffusion.samplers import SAMPLERS, ddim, ddpm, draw_noise, get_sam
 from sdlearn.diffusion.schedule import SPACINGS, Schedule, ScheduleConfig
 from sdlearn.evaluation import evaluate, frechet_distance, psnr
 from sdlearn.models.autoencoder import AutoencoderConfig
+from sdlearn.models.clip import CLIPConfig, VisionConfig, contrastive_loss
 from sdlearn.models.text import TextConfig, TextEncoder
 from sdlearn.models.unet import UNet, UNetConfig
 from sdlearn.pipeline import PARTS, Defaults, StableDiffusion
 from sdlearn.tokenizer import Tokenizer, train_bpe
-from sdlearn.training.loop import TrainConfig, read_recipe
+from sdlearn.training.autoencoder import AutoencoderRecipe
+from sdlearn.training.clip import CLIPRecipe
+from sdlearn.training.diffusion import DiffusionRecipe
+from sdlearn.training.loop import read_recipe
 
 # The tiny model has latents of 4 channels, 4 pixels wide each; its UNet halves them twice, so pictures come in 16s.
 NAN, INF = float("nan"), float("inf")
@@ -184,6 +189,21 @@ PARTS_OF_MODELS = [
         r"class_labels must have the shape \(1,\), not \(7,\)",
     ),
     Bad(
+        "UNet, class 10",
+        lambda m: labelled(m)(LATENTS, 0, CONTEXT, class_labels=IDS[0, :1] + 10),
+        r"class_labels = \[10\], must be from 0 to 9",
+    ),
+    Bad(
+        "UNet, class -1",
+        lambda m: labelled(m)(LATENTS, 0, CONTEXT, class_labels=IDS[0, :1] - 1),
+        r"class_labels = \[-1\], must be from 0 to 9",
+    ),
+    Bad(
+        "UNet, class 0.5",
+        lambda m: labelled(m)(LATENTS, 0, CONTEXT, class_labels=IDS[0, :1] + 0.5),
+        r"class_labels are torch\.float32; accepted are whole numbers",
+    ),
+    Bad(
         "autoencoder, channels",
         lambda m: m.autoencoder.encode(LATENTS),
         r"takes \(B, 3, H, W\) with H and W divisible by 4, not \(1, 4, 16, 16\)",
@@ -192,7 +212,10 @@ PARTS_OF_MODELS = [
     Bad("text, one row", lambda m: m.text_encoder(IDS[0]), r"\(7,\); accepted is \(B, T\) with T from 1 to 77"),
     Bad("text, 78 tokens", lambda m: m.text_encoder(IDS.new_zeros(1, 78)), r"\(1, 78\); .* T from 1 to 77"),
     Bad("text, no token", lambda m: m.text_encoder(IDS[:, :0]), r"\(1, 0\); .* T from 1 to 77"),
-    Bad("text, floats", lambda m: m.text_encoder(IDS.float()), "Long, Int; but got torch.FloatTensor", RuntimeError),
+    Bad("text, floats", lambda m: m.text_encoder(IDS.float()), r"ids are torch\.float32; accepted are whole numbers"),
+    Bad("text, bools", lambda m: m.text_encoder(IDS > 0), r"ids are torch\.bool; .* torch\.int64 or torch\.int32"),
+    Bad("text, id too high", lambda m: m.text_encoder(IDS + 999), r"from 999 to 999; the vocabulary is from 0 to \d+"),
+    Bad("text, id below 0", lambda m: m.text_encoder(IDS - 1), r"ids are from -1 to -1; the vocabulary is from 0"),
     Bad(
         "text, no end",
         lambda m: m.text_encoder.text_model.pool(CONTEXT, IDS),
@@ -218,6 +241,41 @@ PARTS_OF_MODELS = [
     Bad(
         "text config, act", lambda m: TextConfig(hidden_act="relu"), "'relu' is not supported, only quick_gelu or gelu"
     ),
+    Bad("text config, no heads", lambda m: TextConfig(num_attention_heads=0), "num_attention_heads = 0 .*above 0"),
+    Bad("text config, words", lambda m: TextConfig(vocab_size=-1), "vocab_size = -1 is not supported, only whole"),
+    Bad("text config, eps", lambda m: TextConfig(layer_norm_eps=0), "layer_norm_eps = 0 .*only numbers above 0"),
+    Bad(
+        "text config, type",
+        lambda m: TextConfig.from_dict({"hidden_size": "768"}, "a.json"),
+        "a.json: hidden_size = '768' is not supported, only whole numbers",
+    ),
+    Bad("vision config, patch", lambda m: VisionConfig(patch_size=0), "patch_size = 0 .*only whole numbers above 0"),
+    Bad("CLIP config, width", lambda m: CLIPConfig(projection_dim=0), "projection_dim = 0 .*only whole numbers above"),
+    Bad(
+        "CLIP config, tower",
+        lambda m: CLIPConfig.from_dict({"vision_config": {"num_channels": 3.0}}, "a.json"),
+        r"a.json: vision_config: num_channels = 3\.0 is not supported, only whole numbers",
+    ),
+    Bad(
+        "contrastive loss, batches",
+        lambda m: contrastive_loss(torch.ones(3, 4), torch.ones(2, 4), torch.tensor(0.0)),
+        r"shapes \(3, 4\) and \(2, 4\); accepted is \(B, P\) for both",
+    ),
+    Bad(
+        "contrastive loss, widths",
+        lambda m: contrastive_loss(torch.ones(3, 4), torch.ones(3, 5), torch.tensor(0.0)),
+        r"shapes \(3, 4\) and \(3, 5\); accepted",
+    ),
+    Bad(
+        "contrastive loss, pairs",
+        lambda m: contrastive_loss(torch.ones(3, 4), torch.ones(3, 4), torch.tensor(0.0), torch.ones(2, 3) > 0),
+        r"same is torch\.bool of shape \(2, 3\); accepted is torch\.bool of shape \(3, 3\)",
+    ),
+    Bad(
+        "contrastive loss, no bools",
+        lambda m: contrastive_loss(torch.ones(3, 4), torch.ones(3, 4), torch.tensor(0.0), torch.eye(3)),
+        r"same is torch\.float32 .* accepted is torch\.bool",
+    ),
     Bad("UNet config, levels", lambda m: UNetConfig(block_out_channels=(32,)), "must have the same length"),
     Bad("UNet config, heads", lambda m: UNetConfig(attention_head_dim=7), "7 does not divide 320 channels"),
     Bad(
@@ -229,6 +287,32 @@ PARTS_OF_MODELS = [
         "autoencoder config",
         lambda m: AutoencoderConfig.from_dict({"use_quant_conv": False}),
         "config.json: use_quant_conv = False is not supported, only True",
+    ),
+    Bad("autoencoder config, 0", lambda m: AutoencoderConfig(latent_channels=0), "latent_channels = 0 .*above 0"),
+    Bad(
+        "autoencoder config, 1.5", lambda m: AutoencoderConfig(layers_per_block=1.5), r"layers_per_block = 1\.5 .*whole"
+    ),
+    Bad(
+        "autoencoder config, levels", lambda m: AutoencoderConfig(block_out_channels=()), r"= \(\) .*only whole numbers"
+    ),
+    Bad("autoencoder config, groups", lambda m: AutoencoderConfig(norm_num_groups=24), "= 24 does not divide 128 chan"),
+    Bad(
+        "autoencoder config, scale", lambda m: AutoencoderConfig(scaling_factor=-1.0), r"= -1\.0 .*only numbers above 0"
+    ),
+    Bad(
+        "autoencoder config, NaN",
+        lambda m: AutoencoderConfig.from_dict({"scaling_factor": NAN}, "a.json"),
+        "a.json: scaling_factor = nan is not supported, only finite numbers",
+    ),
+    Bad(
+        "autoencoder config, types",
+        lambda m: AutoencoderConfig.from_dict({"up_block_types": 4}, "a.json"),
+        r"a.json: up_block_types = 4 is not supported, only \['UpDecoderBlock2D', ",
+    ),
+    Bad(
+        "autoencoder config, list",
+        lambda m: AutoencoderConfig.from_dict({"block_out_channels": [32, "64"]}, "a.json"),
+        r"a.json: block_out_channels = \(32, '64'\) is not supported, only lists of whole numbers",
     ),
 ]
 
@@ -333,27 +417,133 @@ DATA = [
         "0 pictures and 1 captions; there must be one caption for each",
     ),
     Bad("defaults", lambda m: Defaults(64, 64, steps=0), "steps = 0, must be a whole number of at least 1"),
+]
+
+
+def changed(kind: type[Table], table: str, **values: Any) -> Table:
+    """A recipe that is good but for these values in a table; None takes the key out."""
+    tables = RECIPES[kind]
+    merged = tables.get(table, {}) | values
+    merged = {key: value for key, value in merged.items() if value is not None}
+    return read_table(kind, tables | {table: merged}, "a.toml")
+
+
+def training(**values: Any) -> AutoencoderRecipe:
+    return changed(AutoencoderRecipe, "training", **values)
+
+
+RECIPES: dict[type, dict[str, Any]] = {
+    CLIPRecipe: {"training": TRAINING, "tokenizer": {"vocab_size": 600}, "model": {}},
+    AutoencoderRecipe: {"training": TRAINING, "loss": {"kl_weight": 1e-3}, "model": {}},
+    DiffusionRecipe: {
+        "training": TRAINING,
+        "parts": {"clip": "a", "autoencoder": "b"},
+        "schedule": {},
+        "data": {"pool_size": 2, "caption_dropout": 0.1},
+        "model": {},
+    },
+}
+# Of a key that is unknown, missing, of another type, out of range: a row at least for each table.
+RECIPE_ROWS = [
     Bad(
-        "recipe, key",
-        lambda m: recipe(epochs=3),
-        r"\[training\] has unknown keys epochs; known are steps, batch_size, learning_rate",
+        "key of training", lambda m: training(epochs=3), "a.toml: training: epochs = 3 is not known, only steps, batch"
     ),
-    Bad("recipe, 0", lambda m: recipe(log_every=0), "log_every must be at least 1, not 0"),
-    Bad("recipe, split", lambda m: recipe(accumulation=3), "batch_size 2 is not divisible by accumulation 3"),
-    Bad("recipe, optimizer", lambda m: recipe(optimizer="sgd"), "must be 'adamw' or 'muon', not 'sgd'"),
+    Bad("no steps", lambda m: training(steps=None, batch_size=None), "a.toml: training lacks steps, batch_size"),
+    Bad("batch 1.5", lambda m: training(batch_size=1.5), r"training: batch_size = 1\.5 is not supported, only whole n"),
+    Bad("rate True", lambda m: training(learning_rate=True), "learning_rate = True is not supported, only finite numb"),
     Bad(
-        "recipe, empty",
-        lambda m: TrainConfig.from_recipe({}),
-        r"\[training\].*missing .* 'steps', 'batch_size', and 'learning_rate'",
+        "rate '1e-3'", lambda m: training(learning_rate="1e-3"), "learning_rate = '1e-3' is not supported, only finite"
+    ),
+    Bad("rate NaN", lambda m: training(learning_rate=NAN), "learning_rate = nan is not supported, only finite numbers"),
+    Bad("rate 0", lambda m: training(learning_rate=0), "a.toml: training: learning_rate must be above 0, not 0"),
+    Bad("seed -1", lambda m: training(seed=-1), "seed must be at least 0, not -1"),
+    Bad("ema_decay 1", lambda m: training(ema_decay=1), "ema_decay must be at least 0 and below 1, not 1"),
+    Bad(
+        "channels_last 1", lambda m: training(channels_last=1), "channels_last = 1 is not supported, only True or False"
+    ),
+    Bad("log_every 0", lambda m: training(log_every=0), "log_every = 0 is not supported, only whole numbers above 0"),
+    Bad("split", lambda m: training(accumulation=3), "batch_size 2 is not divisible by accumulation 3"),
+    Bad("optimizer", lambda m: training(optimizer="sgd"), "must be 'adamw' or 'muon', not 'sgd'"),
+    Bad("precision", lambda m: training(mixed_precision="fp8"), "must be 'no', 'bf16' or 'fp16', not 'fp8'"),
+    Bad("no table", lambda m: read_table(CLIPRecipe, {}, "a.toml"), "a.toml lacks training, tokenizer, model"),
+    Bad(
+        "table of another kind",
+        lambda m: changed(CLIPRecipe, "loss", kl_weight=0.1),
+        r"a.toml: loss = \{'kl_weight': 0\.1\} is not known, only training, tokenizer, model",
+    ),
+    Bad(
+        "no table but a number",
+        lambda m: read_table(AutoencoderRecipe, RECIPES[AutoencoderRecipe] | {"loss": 3}, "a.toml"),
+        "a.toml: loss = 3 is not supported, only a table",
+    ),
+    Bad(
+        "kl_weight 'x'",
+        lambda m: changed(AutoencoderRecipe, "loss", kl_weight="x"),
+        "loss: kl_weight = 'x' .*finite num",
+    ),
+    Bad(
+        "kl_weight -1", lambda m: changed(AutoencoderRecipe, "loss", kl_weight=-1), "loss: kl_weight must be at least 0"
+    ),
+    Bad(
+        "key of loss",
+        lambda m: changed(AutoencoderRecipe, "loss", beta=1),
+        "loss: beta = 1 is not known, only kl_weight",
+    ),
+    Bad(
+        "init 3", lambda m: changed(AutoencoderRecipe, "parts", init=3), "parts: init = 3 is not supported, only texts"
+    ),
+    Bad("two starts", lambda m: changed(AutoencoderRecipe, "parts", init="a"), "one of the tables model and parts"),
+    Bad(
+        "key of model",
+        lambda m: changed(AutoencoderRecipe, "model", latent_chanels=False),
+        "a.toml: model: latent_chanels = False is not known, only in_channels, out_channels",
+    ),
+    Bad(
+        "width of model",
+        lambda m: changed(AutoencoderRecipe, "model", block_out_channels=[0]),
+        r"a.toml: model: block_out_channels = \(0,\) is not supported, only whole numbers above 0",
+    ),
+    Bad(
+        "key of a tower",
+        lambda m: changed(CLIPRecipe, "model", text_config={"width": 8}),
+        "a.toml: model: text_config: width = 8 is not known, only hidden_size",
+    ),
+    Bad(
+        "vocab_size 0", lambda m: changed(CLIPRecipe, "tokenizer", vocab_size=0), "tokenizer: vocab_size = 0 .*above 0"
+    ),
+    Bad(
+        "UNet's heads", lambda m: changed(DiffusionRecipe, "model", attention_head_dim=7), "7 does not divide 320 chan"
+    ),
+    Bad(
+        "UNet's heads, type",
+        lambda m: changed(DiffusionRecipe, "model", attention_head_dim=[8, 2.0]),
+        r"attention_head_dim = \(8, 2\.0\) is not supported, only whole numbers or lists of whole numbers",
+    ),
+    Bad("no part", lambda m: changed(DiffusionRecipe, "parts", clip=None), "a.toml: parts lacks clip"),
+    Bad("two UNets", lambda m: changed(DiffusionRecipe, "parts", init="a"), "either a table model, or init in parts"),
+    Bad(
+        "key of data", lambda m: changed(DiffusionRecipe, "data", pool=1), "data: pool = 1 is not known, only pool_size"
+    ),
+    Bad("no scenes", lambda m: changed(DiffusionRecipe, "data", pool_size=0), "data: pool_size = 0 .*above 0"),
+    Bad(
+        "dropout 2",
+        lambda m: changed(DiffusionRecipe, "data", caption_dropout=2),
+        "caption_dropout must be from 0 to 1",
+    ),
+    Bad(
+        "betas",
+        lambda m: changed(DiffusionRecipe, "schedule", beta_end="x"),
+        "schedule: beta_end = 'x' .*finite numbers",
+    ),
+    Bad(
+        "prediction",
+        lambda m: changed(DiffusionRecipe, "schedule", prediction_type="flow"),
+        "a.toml: schedule: prediction_type = 'flow' is not supported, only epsilon, sample, v_prediction",
     ),
 ]
 
 
-def recipe(**values: Any) -> TrainConfig:
-    return TrainConfig.from_recipe({"training": TRAINING | values})
-
-
-TABLES = {"drawing": DRAWING, "parts": PARTS_OF_MODELS, "diffusion": DIFFUSION, "data": DATA}
+TABLES = {"drawing": DRAWING, "parts": PARTS_OF_MODELS, "diffusion": DIFFUSION, "data": DATA, "recipes": RECIPE_ROWS}
 
 
 @pytest.mark.parametrize(
@@ -522,6 +712,7 @@ FILES = [
     ),
     Bad("no recipe", lambda m: read_recipe(Path("a.toml")), r"no recipe at a\.toml", FileNotFoundError),
     Bad("recipe of another kind", lambda m: read_recipe(write("a.toml", "{}")), r"a\.toml is not a TOML file"),
+    Bad("recipe's coding", lambda m: read_recipe(write("a.toml", b"# B\xe4r")), r"a\.toml is not a TOML file"),
 ]
 
 
@@ -581,10 +772,17 @@ COMMANDS: list[tuple[str, int, str]] = [
     ("train clip --output run", 2, "Missing option '--recipe'"),
     ("train clip --recipe none.toml --output run", 1, r"no recipe at none\.toml"),
     ("train clip --recipe file --output run", 1, "file is not a TOML file"),
-    ("train clip --recipe a.toml --output run", 1, r"a\.toml is no recipe for clip: it lacks 'tokenizer'"),
+    ("train clip --recipe a.toml --output run", 1, r"a\.toml lacks tokenizer"),
+    ("train diffusion --recipe a.toml --output run", 1, r"a\.toml lacks parts, schedule, data"),
     ("train autoencoder --recipe a.toml --output file", 1, "File exists: file"),
-    ("train autoencoder --recipe key.toml --output run", 1, r"\[training\] has unknown keys epochs; known are steps"),
-    ("train autoencoder --recipe model.toml --output run", 1, r"\[model\]: latent_chanels = 4 is not supported"),
+    (
+        "train autoencoder --recipe key.toml --output run",
+        1,
+        r"key\.toml: training: epochs = 1 is not known, only steps",
+    ),
+    ("train autoencoder --recipe type.toml --output run", 1, r"type\.toml: training: seed = '1' .*only whole numbers"),
+    ("train decoder --recipe loss.toml --output run", 1, r"loss\.toml: loss: kl_weight = 'x' .*only finite numbers"),
+    ("train autoencoder --recipe model.toml --output run", 1, r"model: latent_chanels = 4 is not known, only in_chan"),
     ("assemble none --output new", 1, r"none.clip.model.tokenizer needs vocab\.json and merges\.txt"),
     ("assemble none --output new --steps 0", 2, "Invalid value for '--steps': .*1"),
     ("evaluate --images 1", 2, "Invalid value for '--images': .*2"),
@@ -618,6 +816,8 @@ def test_bad_command_lines(
 ) -> None:
     write("a.toml", RECIPE.format(model=""))
     write("key.toml", RECIPE.format(model="") + "epochs = 1\n")
+    write("type.toml", RECIPE.format(model="") + "seed = '1'\n")
+    write("loss.toml", RECIPE.format(model="").replace("1e-3", "'x'", 1))
     write("model.toml", RECIPE.format(model="latent_chanels = 4"))
     write("cut.png", cut("pictures/cat.png"))
     Path("folder.png").mkdir()

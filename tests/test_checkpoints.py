@@ -11,11 +11,12 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
+from diffusers import AutoencoderKL, StableDiffusionUpscalePipeline
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sdlearn.check import randomize_
-from sdlearn.checkpoints import find_model, load_part, save_part
+from sdlearn.checkpoints import find_model, load_part, read_configs, save_part
 from sdlearn.files import read_json, write_json
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.blocks import ResnetBlock
@@ -250,6 +251,21 @@ def test_models_in_the_hubs_cache(tiny_folder: Path, tmp_path: Path) -> None:
     assert lines[0] == f"someone/tiny StableDiffusionPipeline # A random model, for tests {weights}"
     assert lines[1].startswith("no folder or file someone/nothing here, and no model someone/nothing from the Hugging")
     assert f"{COMMIT} lacks unet; a model folder has tokenizer" in lines[-1]
+
+
+@pytest.mark.filterwarnings("ignore:The configuration file of the vae does not contain:FutureWarning")
+@pytest.mark.parametrize("stored", [{}, {"scaling_factor": 0.18215}, {"scaling_factor": 0.5}])
+def test_the_upscalers_scaling_factor(stored: dict[str, float], tiny_folder: Path, tmp_path: Path) -> None:
+    """Diffusers' pipeline takes its own, whatever the file says; the first files of that model say nothing."""
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    values = {key: value for key, value in read_json(folder / "vae" / "config.json").items() if key != "scaling_factor"}
+    write_json(folder / "vae" / "config.json", values | stored)
+    assert read_configs(folder)["vae"].scaling_factor == stored.get("scaling_factor", 0.18215)
+
+    write_json(folder / "model_index.json", {"_class_name": "StableDiffusionUpscalePipeline"})
+    others = dict.fromkeys(("text_encoder", "tokenizer", "unet", "low_res_scheduler", "scheduler"))
+    reference = StableDiffusionUpscalePipeline(vae=AutoencoderKL.from_config(values | stored), **others)
+    assert read_configs(folder)["vae"].scaling_factor == reference.vae.config.scaling_factor == 0.08333
 
 
 @pytest.fixture

@@ -82,7 +82,9 @@ def test_help_does_not_import_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-@pytest.mark.parametrize("command", [[], ["generate"], ["demo"], ["info"], ["train"], ["assemble"], ["evaluate"]])
+@pytest.mark.parametrize(
+    "command", [[], ["generate"], ["demo"], ["info"], ["train"], ["assemble"], ["evaluate"], ["passport"]]
+)
 def test_help(run: Run, command: list[str]) -> None:
     assert "Usage: " in run(*command, "--help")
 
@@ -221,11 +223,52 @@ class TestInfo:
         parameters = sum(p.numel() for network in sdlearn.load().networks for p in network.parameters())
         assert f"{parameters:,} parameters" in out
 
+    def test_the_card_is_for_people(self, run: Run, tiny_folder: Path) -> None:
+        shutil.copytree(tiny_folder, "model")
+        Path("model/README.md").write_text("---\nlicense: mit\ntags:\n- tiny\n---\n\n# A card\n\n---\n\nThe end.\n")
+        out = run("info", "--model", "model")
+        assert out.endswith("\n\n# A card\n\n---\n\nThe end.\n\n") and "license" not in out
+
     def test_notices_a_wrong_device(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         right = torch.Tensor.__matmul__
         wrong = lambda a, b: right(a, b) + (1 if a.is_floating_point() else 0)  # noqa: E731
         monkeypatch.setattr(torch.Tensor, "__matmul__", wrong)
         assert "cpu computes wrongly" in run.fails("info")
+
+
+class TestPassport:
+    @pytest.fixture(autouse=True)
+    def folder(self, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.setenv("SDLEARN_PASSPORT", "passport")
+        Path("passport").mkdir()
+        return Path("passport")
+
+    def test_nothing_yet(self, run: Run) -> None:
+        out = run("passport")
+        assert "○  00.combine" in out and "✔" not in out
+        assert "Nothing is yours yet. Begin with lesson 00" in out
+        assert not Path("out/passport.png").exists()
+
+    def test_a_picture_of_ones_own(self, run: Run, folder: Path) -> None:
+        (folder / "00.combine.py").write_text(sdlearn.exercises.solution("00.combine"))
+        out = run("passport", "--seed", 2, "--output", "own.png")
+        assert "✔  00.combine                     5  yours\n" in out
+        assert f"Exercises that are yours: 1 of {len(sdlearn.exercises.EXERCISES)}.\n" in out
+        assert out.endswith("Parts of your own that drew the picture: 1: combine.\nown.png\n")
+        drawn = pixels("own.png")
+        (expected,) = sdlearn.load()(cli.PROMPTS[0], seed=2, progress=False)
+        side = drawn.shape[0]
+        resized = np.asarray(expected.resize((side, side), Image.Resampling.LANCZOS)).astype(int)
+        assert np.abs(drawn[:, :side].astype(int) - resized).max() <= 2
+
+    def test_a_spoilt_answer_is_told_and_left_out(self, run: Run, folder: Path) -> None:
+        (folder / "00.combine.py").write_text("def my_combine(u, c, s):\n    return u\n")
+        out = run("passport")
+        assert "✘  00.combine" in out and "left out, it no longer passes: this is the prediction without words" in out
+        assert "Nothing is yours yet" in out
+
+    def test_the_output_must_be_a_png(self, run: Run) -> None:
+        assert "must be a .png file" in run.fails("passport", "--output", "a.jpg")
 
 
 RECIPE = """
@@ -257,9 +300,9 @@ class TestTrain:
         [
             ("autoencoder", None, "no recipe at a.toml"),
             ("autoencoder", "= 1", "not a TOML file"),
-            ("autoencoder", RECIPE + "epochs = 1", "unknown keys epochs"),
-            ("clip", RECIPE, "no recipe for clip: it lacks 'tokenizer'"),
-            ("diffusion", RECIPE, "no recipe for diffusion: it lacks 'parts'"),
+            ("autoencoder", RECIPE + "epochs = 1", "a.toml: training: epochs = 1 is not known, only steps"),
+            ("clip", RECIPE, "a.toml lacks tokenizer"),
+            ("diffusion", RECIPE, "a.toml lacks parts, schedule, data"),
         ],
     )
     def test_error_is_one_line(self, run: Run, kind: str, recipe: str | None, message: str) -> None:

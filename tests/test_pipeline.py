@@ -207,6 +207,43 @@ def test_the_text_is_encoded_once(tiny: StableDiffusion) -> None:
     assert calls == [(1, 77, 32), (1, 77, 32)]  # the prompt and the empty one
 
 
+def test_what_does_not_change_is_computed_once(tiny: StableDiffusion) -> None:
+    """The text's keys and values once for a picture; what doesn't see the text once for both halves of guidance."""
+    (layer,) = [
+        m for name, m in tiny.unet.named_modules() if name == "mid_block.attentions.0.transformer_blocks.0.attn2"
+    ]
+    keys: list[int] = []
+    batches: list[int] = []
+    hooks = [
+        layer.to_k.register_forward_hook(lambda *_: keys.append(1)),
+        tiny.unet.conv_in.register_forward_hook(lambda module, args, out: batches.append(len(out))),
+    ]
+    try:
+        fast = draw(tiny, count=3, steps=4)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert keys == [1]
+    assert batches == [3, 3, 3, 3]  # not 6
+    plain = StableDiffusion(
+        *(tiny.tokenizer, tiny.text_encoder, tiny.autoencoder, tiny.unet, tiny.schedule),
+        guide=lambda unet, *rest, **others: sdlearn.guide(
+            lambda x, t, c, **kw: tiny.unet(x, t, c, **kw), *rest, **others
+        ),
+        defaults=tiny.defaults,
+    )
+    with torch.no_grad():
+        assert_parity("computed once", fast, draw(plain, count=3, steps=4), 1e-5)
+
+
+def test_equal_latents_at_different_times_are_not_merged(tiny: StableDiffusion) -> None:
+    x = draw_noise((1, 4, 16, 16), torch.Generator().manual_seed(0)).repeat(2, 1, 1, 1)
+    context = tiny.encode_prompt(["", "a red apple"])
+    both = tiny.predict(x, torch.tensor([10, 900]), context)
+    for i, t in enumerate((10, 900)):
+        assert_parity("one by one", both[i : i + 1], tiny.predict(x[:1], t, context[i : i + 1]), 1e-5)
+
+
 def test_long_prompts_are_cut_with_a_warning(tiny: StableDiffusion) -> None:
     words = "apple " * 75
     with pytest.warns(UserWarning, match=r"more than 75 tokens.*: 'owl cat'"):
@@ -413,7 +450,10 @@ def test_own_blocks_draw_the_same_picture(tiny: StableDiffusion, tiny_folder: Pa
             assert not ours
     latents = draw(model)
     assert calls
-    assert torch.equal(latents, draw(tiny))
+    if model.unet.takes_several_texts:
+        assert torch.equal(latents, draw(tiny))
+    else:  # the same computation, with both halves of guidance in one batch from the start
+        assert_parity("own transformer", latents, draw(tiny), 1e-5)
     assert torch.equal(model.decode(latents), tiny.decode(latents))
 
 

@@ -12,12 +12,11 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdlearn.config import Config
+from sdlearn.config import Config, check_counts
 from sdlearn.models.attention import Attention
-from sdlearn.models.blocks import Downsample, ResnetBlock, Upsample
+from sdlearn.models.blocks import Downsample, ResnetBlock, Upsample, silu
 
 
 @dataclass(frozen=True)
@@ -44,19 +43,22 @@ class AutoencoderConfig(Config):
         "force_upcast": ...,  # about half precision only
     }
 
+    def __post_init__(self) -> None:
+        check_counts(self, "in_channels", "out_channels", "block_out_channels", "layers_per_block", "latent_channels")
+        check_counts(self, "norm_num_groups", "sample_size")
+        for width in self.block_out_channels:
+            if width % self.norm_num_groups:
+                raise ValueError(f"norm_num_groups = {self.norm_num_groups} does not divide {width} channels")
+        if not self.scaling_factor > 0:
+            raise ValueError(f"scaling_factor = {self.scaling_factor!r} is not supported, only numbers above 0")
+
     @classmethod
     def from_dict(cls, values: dict[str, Any], file: str = "config.json") -> "AutoencoderConfig":
-        for key, kind in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
-            for value in values.get(key, ()):
-                if value != kind:
-                    raise ValueError(f"{file}: {key} = {value!r} is not supported, only {kind!r}")
         config = super().from_dict(values, file)
-        levels = len(config.block_out_channels)
-        for key in ("down_block_types", "up_block_types"):
-            if len(values.get(key, config.block_out_channels)) != levels:
-                raise ValueError(
-                    f"{file}: {key} = {values[key]!r} must have {levels} entries, as block_out_channels has"
-                )
+        for key, kind in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
+            types = [kind] * len(config.block_out_channels)
+            if values.get(key, types) not in (types, tuple(types)):
+                raise ValueError(f"{file}: {key} = {values[key]!r} is not supported, only {types}")
         return config
 
     def to_dict(self) -> dict[str, Any]:
@@ -174,7 +176,7 @@ class Encoder(nn.Module):
         for level in self.down_blocks:
             x = level(x)
         x = self.mid_block(x)
-        return self.conv_out(F.silu(self.conv_norm_out(x)))
+        return self.conv_out(silu(self.conv_norm_out(x)))
 
 
 class Decoder(nn.Module):
@@ -204,7 +206,7 @@ class Decoder(nn.Module):
         x = self.mid_block(self.conv_in(x))
         for level in self.up_blocks:
             x = level(x)
-        return self.conv_out(F.silu(self.conv_norm_out(x)))
+        return self.conv_out(silu(self.conv_norm_out(x)))
 
 
 class Autoencoder(nn.Module):

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdlearn.config import Config
+from sdlearn.config import Config, check_counts
 from sdlearn.models.text import (
     BOOKKEEPING,
     Encoder,
@@ -36,8 +36,7 @@ class VisionConfig(TransformerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (isinstance(self.image_size, int) and isinstance(self.patch_size, int)):
-            raise ValueError("image_size and patch_size must be whole numbers: images and patches are square")
+        check_counts(self, "num_channels", "image_size", "patch_size")  # images and patches are square
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size = {self.image_size} is not a multiple of patch_size = {self.patch_size}")
 
@@ -52,6 +51,9 @@ class CLIPConfig(Config):
     vision_config: VisionConfig = field(default_factory=VisionConfig)
     projection_dim: int = 512
     logit_scale_init_value: float = log(1 / 0.07)
+
+    def __post_init__(self) -> None:
+        check_counts(self, "projection_dim")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], file: str = "config.json") -> Self:
@@ -158,7 +160,16 @@ def contrastive_loss(
             nor wrong, so they are left out. Without it, equal captions in a batch would be pushed apart.
 
     Returns the mean of both cross-entropies, in nats; log(B) is the loss of guessing.
+
+    Raises:
+        ValueError: the features or `same` are of other shapes.
     """
+    shapes, batch = (tuple(image_features.shape), tuple(text_features.shape)), len(image_features)
+    if shapes[0] != shapes[1] or image_features.ndim != 2:
+        raise ValueError(f"the features have the shapes {shapes[0]} and {shapes[1]}; accepted is (B, P) for both")
+    if same is not None and (same.shape != (batch, batch) or same.dtype != torch.bool):
+        accepted = f"torch.bool of shape {(batch, batch)}"
+        raise ValueError(f"same is {same.dtype} of shape {tuple(same.shape)}; accepted is {accepted}")
     logits = logit_scale.exp() * similarity(image_features, text_features)  # (B, B)
     right = torch.arange(len(logits), device=logits.device)
     if same is not None:

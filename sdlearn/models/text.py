@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdlearn.config import Config
+from sdlearn.config import Config, check_counts
 from sdlearn.models.attention import attention
 
 # Keys that Transformers writes into its configurations and that change nothing in a forward pass without dropout.
@@ -51,8 +51,12 @@ class TransformerConfig(Config):
     projection_dim: int = 768  # width of the space that text and image share; used by CLIP only
 
     def __post_init__(self) -> None:
+        check_counts(self, "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+        check_counts(self, "projection_dim")
         if self.hidden_act not in ACTIVATIONS:
             raise ValueError(f"hidden_act = {self.hidden_act!r} is not supported, only {' or '.join(ACTIVATIONS)}")
+        if not self.layer_norm_eps > 0:
+            raise ValueError(f"layer_norm_eps = {self.layer_norm_eps!r} is not supported, only numbers above 0")
         if self.hidden_size % self.num_attention_heads:
             heads = self.num_attention_heads
             raise ValueError(f"hidden_size = {self.hidden_size} is not a multiple of num_attention_heads = {heads}")
@@ -64,9 +68,13 @@ class TextConfig(TransformerConfig):
 
     vocab_size: int = 49408
     max_position_embeddings: int = 77
-    bos_token_id: int = 49406  # these two the network never reads; they are there for those who read the file
-    pad_token_id: int = 49407
+    bos_token_id: int | None = 49406  # these two the network never reads; they are there for those who read the file
+    pad_token_id: int | None = 49407
     eos_token_id: int = 49407  # old files say 2, which is wrong; see TextTransformer.pool
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_counts(self, "vocab_size", "max_position_embeddings")
 
     def to_dict(self) -> dict[str, Any]:
         """The content of config.json, as Transformers' CLIPTextModel reads it."""
@@ -159,10 +167,14 @@ class TextEmbeddings(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """(B, T) -> (B, T, C)."""
-        tokens, longest = ids.shape[-1], self.position_embedding.num_embeddings
-        if ids.ndim != 2 or not 0 < tokens <= longest:
+        known, longest = self.token_embedding.num_embeddings, self.position_embedding.num_embeddings
+        if ids.dtype not in (torch.int64, torch.int32):
+            raise ValueError(f"ids are {ids.dtype}; accepted are whole numbers, torch.int64 or torch.int32")
+        if ids.ndim != 2 or not 0 < ids.shape[1] <= longest:
             raise ValueError(f"ids have the shape {tuple(ids.shape)}; accepted is (B, T) with T from 1 to {longest}")
-        return self.token_embedding(ids) + self.position_embedding.weight[:tokens]
+        if ((ids < 0) | (ids >= known)).any():
+            raise ValueError(f"ids are from {ids.min()} to {ids.max()}; the vocabulary is from 0 to {known - 1}")
+        return self.token_embedding(ids) + self.position_embedding.weight[: ids.shape[1]]  # (B, T, C) + (T, C)
 
 
 class TextTransformer(nn.Module):
@@ -220,7 +232,8 @@ class TextEncoder(nn.Module):
         `skip` leaves out layers at the end, but not the norm (what many models for SD 1 call "clip skip" 2 is skip=1).
 
         Raises:
-            ValueError: the shape of `ids` is not accepted, or there are fewer than `skip` layers.
+            ValueError: the shape or the dtype of `ids` is not accepted, one of them is not in the vocabulary, or there
+                are fewer than `skip` layers.
         """
         return self.text_model(ids, skip)
 

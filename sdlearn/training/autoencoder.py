@@ -1,8 +1,7 @@
 """Training the autoencoder: give the picture back, from latents that stay near a standard Gaussian."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +9,39 @@ from torch import Tensor, nn
 from sdlearn.checkpoints import load_part, save_part
 from sdlearn.data import Scenes, to_unit
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
-from sdlearn.training.loop import generator_for
+from sdlearn.training.loop import TrainConfig, generator_for
+
+
+@dataclass(frozen=True)
+class AutoencoderLoss:
+    """The `[loss]` table."""
+
+    kl_weight: float
+
+    def __post_init__(self) -> None:
+        if not self.kl_weight >= 0:
+            raise ValueError(f"kl_weight must be at least 0, not {self.kl_weight}")
+
+
+@dataclass(frozen=True)
+class AutoencoderParts:
+    """The `[parts]` table: `init` is a model folder whose autoencoder's decoder learns further."""
+
+    init: str
+
+
+@dataclass(frozen=True)
+class AutoencoderRecipe:
+    """The tables of an autoencoder's or a decoder's recipe: one of `[model]` and `[parts]`, the other two always."""
+
+    training: TrainConfig
+    loss: AutoencoderLoss
+    model: AutoencoderConfig | None = None
+    parts: AutoencoderParts | None = None
+
+    def __post_init__(self) -> None:
+        if (self.model is None) == (self.parts is None):
+            raise ValueError("there must be one of the tables model and parts")
 
 
 class AutoencoderObjective(nn.Module):
@@ -32,22 +63,22 @@ class AutoencoderObjective(nn.Module):
 
 
 class AutoencoderTask:
-    """The autoencoder on scenes. Table `[model]` of the recipe is its configuration, `[loss]` holds `kl_weight`.
+    """The autoencoder on scenes, as the recipe's `[model]` says.
 
     A recipe without `[model]` has `[parts]`, where `init` names a model folder. Training goes on with its decoder and
     leaves the encoder as it is: latents stay what they were, so a UNet that learned them need not learn again.
     """
 
-    def __init__(self, recipe: dict[str, Any]) -> None:
-        self.seed, self.batch_size = recipe["training"].get("seed", 0), recipe["training"]["batch_size"]
-        if "model" in recipe:
+    def __init__(self, recipe: AutoencoderRecipe) -> None:
+        self.seed, self.batch_size = recipe.training.seed, recipe.training.batch_size
+        if recipe.model is not None:
             torch.manual_seed(self.seed)  # the first weights
-            self.autoencoder = Autoencoder(AutoencoderConfig.from_dict(recipe["model"], "[model]"))
+            self.autoencoder = Autoencoder(recipe.model)
         else:
-            self.autoencoder = load_part(Path(recipe["parts"]["init"]) / "vae", Autoencoder, AutoencoderConfig)
+            self.autoencoder = load_part(Path(recipe.parts.init) / "vae", Autoencoder, AutoencoderConfig)
             self.autoencoder.encoder.requires_grad_(False)
             self.autoencoder.quant_conv.requires_grad_(False)
-        self.objective = AutoencoderObjective(self.autoencoder, recipe["loss"]["kl_weight"])
+        self.objective = AutoencoderObjective(self.autoencoder, recipe.loss.kl_weight)
         self.scenes = Scenes(self.seed)
 
     def batch(self, step: int, rows: slice) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """Training CLIP: a text tower and an image tower that agree on which caption belongs to which scene."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,30 @@ from accelerate.utils import gather
 from torch import Tensor, nn
 
 from sdlearn.checkpoints import save_part
+from sdlearn.config import check_counts
 from sdlearn.data import COLORS, SIZES, SUBJECTS, Scene, Scenes, caption, to_unit
 from sdlearn.models.clip import CLIP, CLIPConfig, contrastive_loss
 from sdlearn.tokenizer import train_bpe
-from sdlearn.training.loop import processes
+from sdlearn.training.loop import TrainConfig, processes
+
+
+@dataclass(frozen=True)
+class TokenizerTable:
+    """The `[tokenizer]` table."""
+
+    vocab_size: int
+
+    def __post_init__(self) -> None:
+        check_counts(self, "vocab_size")
+
+
+@dataclass(frozen=True)
+class CLIPRecipe:
+    """The tables of CLIP's recipe. The tokenizer's ids in `[model]` are those of the one that is trained first."""
+
+    training: TrainConfig
+    tokenizer: TokenizerTable
+    model: CLIPConfig
 
 
 def every_caption() -> list[str]:
@@ -58,18 +79,18 @@ class CLIPObjective(nn.Module):
 
 
 class CLIPTask:
-    """CLIP on scenes. Table `[model]` of the recipe is CLIP's configuration; `[tokenizer]` holds `vocab_size`."""
+    """CLIP on scenes, with a tokenizer trained on their captions."""
 
-    def __init__(self, recipe: dict[str, Any]) -> None:
-        self.seed, self.batch_size = recipe["training"].get("seed", 0), recipe["training"]["batch_size"]
+    def __init__(self, recipe: CLIPRecipe) -> None:
+        self.seed, self.batch_size = recipe.training.seed, recipe.training.batch_size
         captions = every_caption()
         self.number = {text: number for number, text in enumerate(captions)}
-        self.tokenizer = train_bpe(captions, recipe["tokenizer"]["vocab_size"])
+        self.tokenizer = train_bpe(captions, recipe.tokenizer.vocab_size)
         vocabulary = len(self.tokenizer)
-        ids = {"vocab_size": vocabulary, "bos_token_id": vocabulary - 2, "eos_token_id": vocabulary - 1}
-        text = {**recipe["model"]["text_config"], **ids, "pad_token_id": vocabulary - 1}
+        ids = {"bos_token_id": vocabulary - 2, "eos_token_id": vocabulary - 1, "pad_token_id": vocabulary - 1}
+        text = replace(recipe.model.text_config, vocab_size=vocabulary, **ids)
         torch.manual_seed(self.seed)  # the first weights
-        self.clip = CLIP(CLIPConfig.from_dict({**recipe["model"], "text_config": text}, "[model]"))
+        self.clip = CLIP(replace(recipe.model, text_config=text))
         self.objective = CLIPObjective(self.clip)
         self.scenes = Scenes(self.seed)
 

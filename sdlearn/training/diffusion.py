@@ -5,7 +5,6 @@ import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from sdlearn.checkpoints import load_part, save_part
+from sdlearn.config import check_counts
 from sdlearn.data import COLORS, SIZES, SUBJECTS, Scenes, to_unit
 from sdlearn.data.scenes import DROP, JITTER
 from sdlearn.diffusion.guidance import Condition, guide
@@ -24,7 +24,7 @@ from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.text import TextConfig, TextEncoder
 from sdlearn.models.unet import UNet, UNetConfig
 from sdlearn.tokenizer import Tokenizer
-from sdlearn.training.loop import generator_for, processes
+from sdlearn.training.loop import TrainConfig, generator_for, processes
 
 SAMPLE_PROMPTS = (
     "a cat on a blue background",
@@ -44,6 +44,43 @@ SAMPLE_PROMPTS = (
     "a rocket on a blue background",
     "a small tiger on an orange background",
 )
+
+
+@dataclass(frozen=True)
+class DiffusionParts:
+    """The `[parts]` table: folders with a trained `text_encoder/` and `vae/`; `init`, a model folder with a `unet/`."""
+
+    clip: str
+    autoencoder: str
+    init: str | None = None
+
+
+@dataclass(frozen=True)
+class DiffusionData:
+    """The `[data]` table: how many scenes there are, and which share of them loses its caption."""
+
+    pool_size: int
+    caption_dropout: float
+
+    def __post_init__(self) -> None:
+        check_counts(self, "pool_size")
+        if not 0 <= self.caption_dropout <= 1:
+            raise ValueError(f"caption_dropout must be from 0 to 1, not {self.caption_dropout}")
+
+
+@dataclass(frozen=True)
+class DiffusionRecipe:
+    """The tables of a UNet's recipe. `[model]` is left out where `[parts]` has an `init`."""
+
+    training: TrainConfig
+    parts: DiffusionParts
+    schedule: ScheduleConfig
+    data: DiffusionData
+    model: UNetConfig | None = None
+
+    def __post_init__(self) -> None:
+        if (self.model is None) == (self.parts.init is None):
+            raise ValueError("there must be either a table model, or init in parts")
 
 
 @dataclass(frozen=True)
@@ -120,30 +157,25 @@ class DiffusionObjective(nn.Module):
 class DiffusionTask:
     """The UNet on scenes, beside a trained autoencoder and text encoder that stay as they are.
 
-    The recipe's `[parts]` names the folders that hold them; an `init` there names a model folder whose UNet training
-    starts from. `[model]` is the UNet's configuration, `[schedule]` the schedule's, `[data]` holds `pool_size` and
-    `caption_dropout`.
+    The recipe's `[parts]` names the folders that hold them. The UNet is new, as `[model]` says, or goes on from that
+    of the folder `init`. What was encoded is stored in `folder`.
     """
 
-    def __init__(self, recipe: dict[str, Any], folder: Path) -> None:
-        training, parts = recipe["training"], recipe["parts"]
-        self.seed, self.batch_size = training.get("seed", 0), training["batch_size"]
-        self.dropout = recipe["data"]["caption_dropout"]
-        self.tokenizer = Tokenizer.from_folder(Path(parts["clip"]) / "tokenizer")
-        self.text_encoder = load_part(Path(parts["clip"]) / "text_encoder", TextEncoder, TextConfig)
-        self.autoencoder = load_part(Path(parts["autoencoder"]) / "vae", Autoencoder, AutoencoderConfig)
-        try:
-            self.schedule = Schedule(ScheduleConfig(**recipe["schedule"]))
-        except TypeError as error:
-            raise ValueError(f"[schedule]: {error}") from error
-        if "init" in parts:
-            self.unet = load_part(Path(parts["init"]) / "unet", UNet, UNetConfig)
+    def __init__(self, recipe: DiffusionRecipe, folder: Path) -> None:
+        self.seed, self.batch_size = recipe.training.seed, recipe.training.batch_size
+        self.dropout, parts = recipe.data.caption_dropout, recipe.parts
+        self.tokenizer = Tokenizer.from_folder(Path(parts.clip) / "tokenizer")
+        self.text_encoder = load_part(Path(parts.clip) / "text_encoder", TextEncoder, TextConfig)
+        self.autoencoder = load_part(Path(parts.autoencoder) / "vae", Autoencoder, AutoencoderConfig)
+        self.schedule = Schedule(recipe.schedule)
+        if recipe.model is None:
+            self.unet = load_part(Path(parts.init) / "unet", UNet, UNetConfig)
         else:
             torch.manual_seed(self.seed)  # the first weights
-            self.unet = UNet(UNetConfig.from_dict(recipe["model"], "[model]"))
+            self.unet = UNet(recipe.model)
             nn.init.zeros_(self.unet.conv_out.weight)  # the first prediction is 0: the mean of every target
         self.objective = DiffusionObjective(self.unet, self.schedule)
-        self.pool = self.load_pool(folder / "pool.safetensors", recipe["data"]["pool_size"])
+        self.pool = self.load_pool(folder / "pool.safetensors", recipe.data.pool_size)
 
     def load_pool(self, file: Path, size: int) -> Pool:
         """Read the stored latents. Where there are none that fit, one process makes them while the others wait."""

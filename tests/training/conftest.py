@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from small import few_scenes_and_samples
 
 
 @pytest.fixture(autouse=True)
@@ -13,3 +14,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_ends() -> Iterator[None]:
+    with few_scenes_and_samples():
+        yield

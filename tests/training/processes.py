@@ -3,19 +3,16 @@
 import os
 import sys
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
 from accelerate import Accelerator, PartialState
-from small import make
+from small import few_scenes_and_samples, make
 from torch import Tensor
 
-import sdlearn.training.autoencoder
 from sdlearn.check import randomize_
-from sdlearn.training.autoencoder import measure_scaling_factor
 from sdlearn.training.loop import train
 
 KINDS = ("linear", "autoencoder", "diffusion", "clip")
@@ -64,6 +61,5 @@ def main(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    few = partial(measure_scaling_factor, count=16)
-    with patch.object(sdlearn.training.autoencoder, "measure_scaling_factor", few):
+    with few_scenes_and_samples():
         main(Path(sys.argv[1]))

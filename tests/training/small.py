@@ -1,22 +1,27 @@
 """Very small trainings, one of each kind, and what they leave."""
 
 import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
 from sdlearn.checkpoints import save_part
+from sdlearn.config import read_table
 from sdlearn.data import Scenes
 from sdlearn.files import write_json
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.text import TextConfig, TextEncoder
-from sdlearn.models.unet import UNetConfig
 from sdlearn.tokenizer import train_bpe
-from sdlearn.training.autoencoder import AutoencoderTask
-from sdlearn.training.clip import CLIPTask
-from sdlearn.training.diffusion import DiffusionTask
+from sdlearn.training import autoencoder, diffusion
+from sdlearn.training.autoencoder import AutoencoderRecipe, AutoencoderTask
+from sdlearn.training.clip import CLIPRecipe, CLIPTask
+from sdlearn.training.diffusion import DiffusionRecipe, DiffusionTask
 from sdlearn.training.loop import Task, TrainConfig, generator_for
 
 
@@ -69,6 +74,17 @@ UNET |= {"down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"], "attention
 UNET |= {"up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"]}
 
 
+@contextmanager
+def few_scenes_and_samples() -> Iterator[None]:
+    """At the end of a training: 16 scenes, not 1024, measure the latents' scale, and 2 prompts, not 16, are drawn."""
+    measure = partial(autoencoder.measure_scaling_factor, count=16)
+    with (
+        patch.object(autoencoder, "measure_scaling_factor", measure),
+        patch.object(diffusion, "SAMPLE_PROMPTS", diffusion.SAMPLE_PROMPTS[:2]),
+    ):
+        yield
+
+
 def make_parts(folder: Path) -> None:
     """Random parts for the diffusion task to stand on."""
     torch.manual_seed(0)
@@ -84,21 +100,18 @@ def make(kind: str, root: Path, folder: Path) -> tuple[Task, TrainConfig]:
     """A task and how to train it. For "diffusion" there must be `make_parts(root / "parts")`."""
     if kind == "linear":
         return LinearTask(LINEAR["batch_size"], dropout=0.5), TrainConfig(**LINEAR)
-    recipe: dict[str, Any] = {"training": SMALL, "loss": {"kl_weight": 1e-3}, "model": AUTOENCODER}
     if kind == "autoencoder":
-        return AutoencoderTask(recipe), TrainConfig(**SMALL)
+        tables = {"training": SMALL, "loss": {"kl_weight": 1e-3}, "model": AUTOENCODER}
+        return AutoencoderTask(read_table(AutoencoderRecipe, tables, kind)), TrainConfig(**SMALL)
     if kind == "clip":
-        task = CLIPTask(recipe | {"training": CONTRASTIVE, "tokenizer": {"vocab_size": 540}, "model": CLIP})
+        tables = {"training": CONTRASTIVE, "tokenizer": {"vocab_size": 540}, "model": CLIP}
+        task = CLIPTask(read_table(CLIPRecipe, tables, kind))
         task.scenes = Scenes(subjects=("cat", "owl"))  # equal captions in nearly every batch
         return task, TrainConfig(**CONTRASTIVE)
-    recipe |= {"model": UNetConfig(**{k: _tuple(v) for k, v in UNET.items()}).to_dict(), "loss": {"snr_gamma": 5.0}}
-    recipe |= {"parts": {"clip": str(root / "parts"), "autoencoder": str(root / "parts")}}
-    recipe |= {"data": {"pool_size": 6, "caption_dropout": 0.3}, "schedule": {"prediction_type": "v_prediction"}}
-    return DiffusionTask(recipe, folder), TrainConfig(**SMALL)
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    tables = {"training": SMALL, "model": UNET, "schedule": {"prediction_type": "v_prediction"}}
+    tables |= {"parts": {"clip": str(root / "parts"), "autoencoder": str(root / "parts")}}
+    tables |= {"data": {"pool_size": 6, "caption_dropout": 0.3}}
+    return DiffusionTask(read_table(DiffusionRecipe, tables, kind), folder), TrainConfig(**SMALL)
 
 
 def read_log(folder: Path) -> list[dict[str, str]]:

@@ -7,7 +7,7 @@ import torch
 from sdlearn.check import randomize_
 from sdlearn.checkpoints import load_part, save_part
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
-from sdlearn.training.autoencoder import AutoencoderTask
+from sdlearn.training.autoencoder import AutoencoderLoss, AutoencoderParts, AutoencoderRecipe, AutoencoderTask
 from sdlearn.training.loop import TrainConfig, train
 
 
@@ -21,9 +21,10 @@ def test_decoder_learns_and_the_encoder_stays(tmp_path: Path) -> None:
     )
     before = randomize_(Autoencoder(config), 1)
     save_part(tmp_path / "init" / "vae", config, before.state_dict())
-    training = {"steps": 2, "batch_size": 2, "learning_rate": 1e-3}
-    recipe = {"parts": {"init": tmp_path / "init"}, "loss": {"kl_weight": 0.0}, "training": training}
-    train(AutoencoderTask(recipe), TrainConfig.from_recipe(recipe), tmp_path / "run", progress=False)
+    training = TrainConfig(steps=2, batch_size=2, learning_rate=1e-3)
+    parts = AutoencoderParts(init=str(tmp_path / "init"))
+    recipe = AutoencoderRecipe(training, AutoencoderLoss(kl_weight=0.0), parts=parts)
+    train(AutoencoderTask(recipe), training, tmp_path / "run", progress=False)
 
     after = load_part(tmp_path / "run" / "model" / "vae", Autoencoder, AutoencoderConfig)
     assert after.config == config  # the scaling factor too

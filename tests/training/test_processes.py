@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import torch
 from processes import KINDS, STEPS, first_gradient, go_on
 from small import load, make, make_parts
 
-import sdlearn.training.autoencoder
 from sdlearn.check import max_difference
 
 
@@ -21,14 +19,6 @@ def root(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("processes")
     make_parts(root / "parts")
     return root
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_scenes():
-    with pytest.MonkeyPatch.context() as patch:
-        module = sdlearn.training.autoencoder
-        patch.setattr(module, "measure_scaling_factor", partial(module.measure_scaling_factor, count=16))
-        yield
 
 
 @pytest.fixture(scope="module")
