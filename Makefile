@@ -3,6 +3,8 @@
 PROMPT :=
 MODEL :=
 SEED := 0
+REPO :=
+KAGGLE_PYTHON := 3.12
 VENV := .venv
 BIN := $(VENV)/bin
 NEW_ENOUGH := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
@@ -13,7 +15,7 @@ export PROMPT SEED MODEL
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-full parity real lint notebooks evaluate tiny clean
+.PHONY: help demo test test-full parity real lint lab notebooks solved host wheels browser evaluate tiny clean
 
 help:  ## list what make can do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,7 +24,7 @@ demo: $(VENV)/runtime  ## draw pictures into out/demo.png; PROMPT="a small owl o
 	@$(BIN)/sdlearn demo --seed "$$SEED" -- $${PROMPT:+"$$PROMPT"}
 
 test: lint  ## ruff, all tests, all notebooks
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not browser"
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --nbval --nbval-current-env notebooks
 
 test-full: test  ## the same, and the tests that take minutes or much memory
@@ -34,9 +36,31 @@ lint: $(VENV)/dev  ## ruff alone
 
 notebooks: $(VENV)/dev  ## run the lessons and store their outputs, after a change of theirs or of the model
 	HF_HUB_OFFLINE=1 $(BIN)/python notebooks/execute.py
+	$(BIN)/python notebooks/contents.py
+
+lab: $(VENV)/lab  ## open the lessons in JupyterLab
+	$(BIN)/python -m jupyterlab notebooks
+
+solved: $(VENV)/dev  ## the lessons with all exercises filled in, run, into out/solved: for teachers
+	printf '%s\n' notebooks/[0-9][0-9]_*.ipynb | OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 \
+		xargs -n 1 -P 2 $(BIN)/python notebooks/execute.py --solved out/solved
+
+host: $(VENV)/dev  ## say where the course is hosted, and stamp setup cells and badges: REPO=owner/name
+	@$(BIN)/python notebooks/host.py $(REPO)
+	@$(BIN)/python notebooks/contents.py
+
+wheels: $(VENV)/runtime  ## what Kaggle needs without a network, into out/wheels; KAGGLE_PYTHON=3.11 for an older Python
+	$(BIN)/python -m pip wheel --no-deps --wheel-dir out/wheels .
+	sed '/JupyterLab and playwright/,$$d; /^torch==/d; /^numpy==/d' constraints.txt >out/wheels/requirements.txt
+	$(BIN)/python -m pip download --no-deps --only-binary :all: --python-version $(KAGGLE_PYTHON) \
+		$(foreach name,2_28 2_27 2_17 2014 2_5 1,--platform manylinux$(if $(findstring _,$(name)),_)$(name)_x86_64) \
+		--requirement out/wheels/requirements.txt --dest out/wheels
+
+browser: $(VENV)/browser  ## run the lessons in JupyterLab in a real browser, Debian's chromium, and move their sliders
+	$(BIN)/python -m pytest -m browser tests/browser
 
 parity: $(VENV)/dev  ## how far every part is from the reference, from the tests into docs/parity.md
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --parity docs/parity.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not browser" --parity docs/parity.md
 
 real: $(VENV)/dev  ## the same for a real checkpoint, with pictures: MODEL=a folder or a name on the hub, into out/real
 	$(BIN)/python benchmarks/real.py "$$MODEL"
@@ -62,6 +86,10 @@ $(VENV)/runtime: pyproject.toml constraints.txt
 			"(Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/lab $(VENV)/browser: $(VENV)/dev
+	$(PIP) --editable '.[dev,$(@F)]'
 	@touch $@
 
 $(VENV)/dev: $(VENV)/runtime

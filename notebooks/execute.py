@@ -2,24 +2,31 @@
 
 Stored outputs come from one clean run. What differs from run to run without telling anything is left out: the times of
 cells, and the state of widgets, whose static picture stays.
+
+With `--solved FOLDER` the lessons stay as they are, and the folder gets copies whose exercise cells hold the package's
+solutions: `make solved`. There every check must be green.
 """
 
-import sys
+import argparse
+import os
+import re
+import tempfile
 import time
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from nbformat import NotebookNode
 
+from sdlearn import exercises as ex
 from sdlearn.files import whole_file
 
 FOLDER = Path(__file__).parent
+CHECK_LINE = re.compile(r"^[○✔✘] \d\d\.\w+: .*$", re.MULTILINE)
 
 
-def execute(file: Path) -> None:
-    """Run one notebook and write it back, whole or not at all. A cell that fails raises CellExecutionError."""
-    notebook = nbformat.read(file, as_version=4)
-    started = time.perf_counter()
+def execute(notebook: NotebookNode) -> None:
+    """Run a notebook in place. A cell that fails raises CellExecutionError."""
     NotebookClient(
         notebook,
         timeout=600,
@@ -35,11 +42,55 @@ def execute(file: Path) -> None:
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook.metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
     nbformat.validate(notebook)
-    with whole_file(file) as temporary:
-        nbformat.write(notebook, temporary)
-    print(f"{file.name}  {time.perf_counter() - started:.0f} s, {file.stat().st_size / 1e6:.2f} MB")
+
+
+def solve(notebook: NotebookNode) -> list[str]:
+    """Put the package's solutions into the exercise cells, and return the exercises' ids.
+
+    Raises:
+        ValueError: an exercise cell is not the stub that its first line names.
+    """
+    ids = []
+    for cell in notebook.cells:
+        if "exercise" in cell.metadata.get("tags", ()):
+            id = cell.source.partition("\n")[0].removeprefix("# ")
+            if cell.source != ex.stub(id):
+                raise ValueError(f"the cell {cell.id} differs from ex.stub({id!r})")
+            cell.source = ex.solution(id)
+            ids.append(id)
+    return ids
+
+
+def demand_green(notebook: NotebookNode, ids: list[str]) -> None:
+    """Raises RuntimeError unless the checks of these exercises, and no others, ran and are green."""
+    printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", ()))
+    lines = CHECK_LINE.findall(printed)
+    wrong = sorted(set(lines) ^ {f"✔ {id}: correct" for id in ids})
+    if wrong:
+        raise RuntimeError("lines that should not be there, or are missing: " + " | ".join(wrong))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--solved", type=Path, metavar="FOLDER", help="where copies with solutions go")
+    parser.add_argument("notebooks", nargs="*", type=Path, help="all lessons, if none is named")
+    arguments = parser.parse_args()
+    for file in arguments.notebooks or sorted(FOLDER.glob("*.ipynb")):
+        notebook, destination, ids = nbformat.read(file, as_version=4), file, []
+        started = time.perf_counter()
+        if arguments.solved is not None:
+            destination = arguments.solved / file.name
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            ids = solve(notebook)
+        with tempfile.TemporaryDirectory() as passport:  # an empty one: whose computer it is must not show on the maps
+            os.environ["SDLEARN_PASSPORT"] = passport
+            execute(notebook)
+        if arguments.solved is not None:
+            demand_green(notebook, ids)
+        with whole_file(destination) as temporary:
+            nbformat.write(notebook, temporary)
+        print(f"{file.name}  {time.perf_counter() - started:.0f} s, {destination.stat().st_size / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":
-    for path in [Path(name) for name in sys.argv[1:]] or sorted(FOLDER.glob("*.ipynb")):
-        execute(path)
+    main()

@@ -1,12 +1,9 @@
 """Parity and equation checks that the lessons and the tests share."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-
-from sdlearn.diffusion.guidance import combine
 
 
 @dataclass(frozen=True)
@@ -129,46 +126,3 @@ def report_parity(name: str, reference_name: str, ours: Tensor, reference: Tenso
     difference = assert_parity(name, ours, reference, bound)
     print(f"{name}  {reference_name}  |Δ| ≤ {bound:.0e}  ok")
     return difference
-
-
-# What is often written in place of guidance, with u the unconditional prediction, c the conditional one, s the scale.
-GUIDANCE_MISTAKES: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
-    "the unconditional prediction alone: the words have no say": lambda u, c, s: u,
-    "guidance_scale is not used": lambda u, c, s: u + (c - u),
-    "the sign is swapped: this leads away from the words": lambda u, c, s: u - s * (c - u),
-    "conditional and unconditional have changed places": lambda u, c, s: c + s * (u - c),
-    "it starts from the conditional prediction, not from the unconditional one": lambda u, c, s: c + s * (c - u),
-    "only the scaled difference: it is not added to the unconditional prediction": lambda u, c, s: s * (c - u),
-    "the unconditional prediction is not subtracted from the conditional one": lambda u, c, s: u + s * c,
-    "the scale multiplies the conditional prediction alone: brackets are missing": lambda u, c, s: u + s * c - u,
-}
-
-
-def check_guidance(own: Callable[[Tensor, Tensor, float], Tensor]) -> bool:
-    """Compare a learner's `combine` with ours on random predictions. Prints the verdict; returns whether it is right.
-
-    A mistake is named only if its result is what `own` returned.
-    """
-    unconditional, conditional = torch.randn(2, 3, 4, 5, 6, generator=torch.Generator().manual_seed(0))
-    scale = 3.5
-    expected = combine(unconditional, conditional, scale)  # (B, C, H, W)
-    mistakes = {name: make(unconditional, conditional, scale) for name, make in GUIDANCE_MISTAKES.items()}
-    try:
-        answer = own(unconditional.clone(), conditional.clone(), scale)
-    except Exception as error:
-        verdict = f"wrong: {type(error).__name__}: {error}"
-    else:
-        if not isinstance(answer, Tensor):
-            verdict = f"wrong: it returns {answer!r}, must return a tensor"
-        elif answer.shape != expected.shape:
-            verdict = f"wrong: the shape is {tuple(answer.shape)}, must be {tuple(expected.shape)}"
-        elif torch.equal(answer, conditional):
-            verdict = "not written yet: this is the conditional prediction alone"
-        elif torch.allclose(answer, expected, rtol=1e-5, atol=1e-5):
-            print("\x1b[32m✔ correct\x1b[0m")
-            return True
-        else:
-            found = [name for name, value in mistakes.items() if torch.allclose(answer, value, rtol=1e-5, atol=1e-5)]
-            verdict = "wrong: " + (found[0] if found else "the values differ, and not by a mistake that is known here")
-    print(f"✘ {verdict}")
-    return False

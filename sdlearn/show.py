@@ -7,6 +7,7 @@ import io
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,14 +25,20 @@ if TYPE_CHECKING:
     from sdlearn.pipeline import StableDiffusion
 
 SOURCE_LINES = 40  # what fits on a screen
+SCREEN, SHARP = 80, 120  # pixels for an inch of a figure: as the screen shows it, and as it is stored
 
 
 def to_images(pictures: Tensor) -> list[Image.Image]:
     """(B, 3, H, W) in [−1, 1], clipped -> PIL images. Raises ValueError for another shape."""
     if pictures.ndim != 4 or pictures.shape[1] != 3:
         raise ValueError(f"pictures have the shape {tuple(pictures.shape)}, must have (B, 3, H, W)")
-    array = ((pictures.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in array]
+    pixels = to_pixels(pictures.detach().float().cpu())
+    return [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in pixels]
+
+
+def to_pixels(pictures: Tensor) -> Tensor:
+    """Numbers in [−1, 1] -> whole numbers from 0 to 255, the nearest ones, as uint8. What is outside is clipped."""
+    return ((pictures.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def image_grid(images: list[Image.Image], columns: int = 8, gap: int = 2) -> Image.Image:
@@ -128,15 +135,30 @@ def picture(image: Image.Image, alt: str, side: int = 256) -> None:
     display_png(to_png(image.resize((side, height), Image.Resampling.LANCZOS)), alt, width=side)
 
 
-def figure(fig: "Figure", alt: str) -> None:
-    """Show a matplotlib figure in a notebook and close it. It has more pixels than the screen needs, but 256 colors."""
+def render(fig: "Figure", dpi: int = SCREEN, tight: bool = False) -> Image.Image:
+    """A matplotlib figure as a picture, for instance as one frame of a film. Closes the figure.
+
+    tight: cut the margins to what is drawn. The size then depends on what is drawn; in a film it must not.
+    """
     import matplotlib.pyplot as plt
 
     data = io.BytesIO()
-    fig.savefig(data, format="png", dpi=120, bbox_inches="tight", pad_inches=0.05, facecolor="white")
+    margins = {"bbox_inches": "tight", "pad_inches": 0.05} if tight else {}
+    fig.savefig(data, format="png", dpi=dpi, facecolor="white", **margins)
     plt.close(fig)
-    image = Image.open(data).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    display_png(to_png(image), alt, width=image.width * 80 // 120)  # 80 pixels on the screen for an inch
+    return Image.open(data).convert("RGB")
+
+
+def _figure_png(fig: "Figure", tight: bool) -> tuple[bytes, int]:
+    """A figure as a PNG file of few colors, and its width on the screen. It has more pixels than the screen needs."""
+    image = render(fig, SHARP, tight).quantize(256, dither=Image.Dither.NONE)
+    return to_png(image), image.width * SCREEN // SHARP
+
+
+def figure(fig: "Figure", alt: str) -> None:
+    """Show a matplotlib figure in a notebook and close it. Its margins are cut to what is drawn."""
+    data, width = _figure_png(fig, tight=True)
+    display_png(data, alt, width)
 
 
 def image_table(
@@ -164,13 +186,19 @@ def image_table(
     return fig
 
 
-def film(frames: Sequence[Image.Image], still: Image.Image, milliseconds: int = 150) -> bytes:
+def film(
+    frames: Sequence[Image.Image], still: Image.Image, milliseconds: int = 150, colors: int | None = None
+) -> bytes:
     """An animated PNG of the frames, over and over. `still` is shown where animations are not.
 
+    colors: keep only so many colors, those of the still. 64 do for a film of figures, and halve its size.
     Raises ValueError when there are no frames, or one differs in size from the still.
     """
     if not frames or any(frame.size != still.size for frame in frames):
         raise ValueError(f"a film needs frames, all of the still's size {still.size}")
+    if colors:
+        still = still.convert("RGB").quantize(colors, dither=Image.Dither.NONE)
+        frames = [frame.convert("RGB").quantize(palette=still, dither=Image.Dither.NONE) for frame in frames]
     durations = [milliseconds] * (len(frames) - 1) + [2000]
     data = io.BytesIO()
     still.save(
@@ -185,27 +213,32 @@ def film(frames: Sequence[Image.Image], still: Image.Image, milliseconds: int = 
     return data.getvalue()
 
 
-def interact(draw: Callable[..., Image.Image], alt: str, **controls: "ValueWidget") -> None:
-    """Controls in a notebook, and below them the picture draw(**values), drawn anew whenever a value changes.
+def interact(draw: Callable[..., "Image.Image | Figure"], alt: str, **controls: "ValueWidget") -> None:
+    """Controls in a notebook, and below them what draw(**values) returns, drawn anew whenever a value changes.
 
-    The same output holds the first picture as PNG, for viewers without widgets.
+    draw returns a picture, which is enlarged to 256 pixels if it is smaller, or a matplotlib figure, which is shown as
+    large as it is (give it layout="constrained", and its parts stay inside) and closed. The same output holds the first
+    one as PNG, for viewers without widgets.
     """
     import ipywidgets
 
-    def png() -> bytes:
-        return to_png(draw(**{name: control.value for name, control in controls.items()}))
+    def png() -> tuple[bytes, int]:
+        drawn = draw(**{name: control.value for name, control in controls.items()})
+        if isinstance(drawn, Image.Image):
+            return to_png(drawn), max(256, drawn.width)
+        return _figure_png(drawn, tight=False)
 
-    def to_html(data: bytes) -> str:
+    def to_html(data: bytes, width: int) -> str:
         source = "data:image/png;base64," + base64.b64encode(data).decode()
-        return f'<img alt="{html.escape(alt)}" width="256" src="{source}">'
+        return f'<img alt="{html.escape(alt)}" width="{width}" src="{source}">'
 
-    first = png()
-    shown = ipywidgets.HTML(to_html(first))
+    first, width = png()
+    shown = ipywidgets.HTML(to_html(first, width))
     for control in controls.values():
-        control.observe(lambda change: setattr(shown, "value", to_html(png())), "value")
-    widget = ipywidgets.VBox([*controls.values(), shown])._repr_mimebundle_()
-    del widget["text/plain"]
-    display_png(first, alt, width=256, **widget)
+        control.observe(lambda change: setattr(shown, "value", to_html(*png())), "value")
+    box = ipywidgets.VBox([*controls.values(), shown])
+    view = {"version_major": 2, "version_minor": 0, "model_id": box.model_id}  # as ipywidgets 7 and 8 both write it
+    display_png(first, alt, width=width, **{"application/vnd.jupyter.widget-view+json": view})
 
 
 @torch.no_grad()
@@ -247,12 +280,13 @@ def pipeline_map(
     prompt: str,
     pictures: Sequence[Image.Image] = (),
     here: str | None = None,
-    own: Sequence[str] = (),
+    own: Mapping[str, tuple[int, int]] = MappingProxyType({}),
 ) -> "Figure":
     """The map of the whole: the parts of Stable Diffusion, and the shapes that flow between them.
 
     shapes: from `measure_shapes`. steps: how often the loop runs. pictures: the noise, decoded, and what became of it.
-    here: the part where the reader is. own: the parts that the reader has written; they are green, with a tick.
+    here: the part where the reader is. own: how many of a part's exercises the reader has solved, and of how many:
+    {"noise": (1, 3)}. A bar shows it; a part that is all the reader's own is green, with a tick.
     Raises ValueError when a part is not on the map.
     """
     import matplotlib.pyplot as plt
@@ -299,12 +333,16 @@ def pipeline_map(
     text(171, 1.5, "×".join(map(str, shapes["picture"])), 9, color=BLUE, weight="bold")
 
     for name, (x, y, does, lesson) in MAP.items():
-        color = GREEN if name in own else SKY if name in NETWORKS else "white"
+        done, count = own.get(name, (0, 0))
+        complete = 0 < count == done
+        color = GREEN if complete else SKY if name in NETWORKS else "white"
         edge, width = (VERMILLION, 4) if name == here else ("black", 1.5)
         box(x, y, 20, 14, facecolor=color, edgecolor=edge, linewidth=width)
-        text(x, y + 3.4, name + (" ✔" if name in own else ""), 12, weight="bold")
+        text(x, y + 3.4, name + (" ✔" if complete else ""), 12, weight="bold")
         text(x, y - 0.4, does, 8.5)
-        text(x, y - 4, lesson, 8.5, color="#555555")
+        text(x, y - 4, lesson + (f", {done} of {count}" if count else ""), 8.5, color="#555555")
+        if 0 < done < count:
+            ax.plot((x - 8, x - 8 + 16 * done / count), (y - 6, y - 6), color=GREEN, lw=5, solid_capstyle="butt")
         if name == here:
             behind = {"facecolor": "white", "edgecolor": "none", "pad": 1}
             text(x, y + 9.3, "you are here", 10.5, weight="bold", color=VERMILLION, bbox=behind)

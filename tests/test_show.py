@@ -141,6 +141,23 @@ def test_film_plays_all_frames_and_its_still_stands_alone() -> None:
             film.seek(i + 1)
             assert film.convert("RGB").getpixel((0, 0)) == (i * 80, 0, 0)
             assert film.info["duration"] == milliseconds
+
+
+def test_a_film_of_few_colors_has_those_of_its_still() -> None:
+    still = Image.new("RGB", (6, 4), "blue")
+    still.paste("red", (0, 0, 3, 4))
+    frames = [still, Image.new("RGB", (6, 4), "red"), Image.new("RGB", (6, 4), "#1010f0")]
+    with Image.open(io.BytesIO(show.film(frames, still, colors=2))) as film:
+        seen = []
+        for i in range(film.n_frames):
+            film.seek(i)
+            seen.append([film.convert("RGB").getpixel((x, 0)) for x in (0, 5)])
+    red, blue = (255, 0, 0), (0, 0, 255)
+    assert seen == [[red, blue], [red, blue], [red, red], [blue, blue]]
+
+
+def test_a_film_needs_frames_of_one_size() -> None:
+    still = Image.new("RGB", (6, 4))
     with pytest.raises(ValueError, match=r"size \(6, 4\)"):
         show.film([Image.new("RGB", (4, 4))], still)
     with pytest.raises(ValueError):
@@ -163,8 +180,45 @@ def test_interact_draws_again_when_a_control_moves(displayed: list) -> None:
     assert {"application/vnd.jupyter.widget-view+json", "image/png"} <= set(data)
 
 
-@pytest.mark.parametrize("own", [[], ["guidance", "sampler"]])
-def test_the_map_shows_the_measured_shapes(tiny_folder: Path, own: list[str]) -> None:
+def test_a_figure_becomes_a_picture_of_its_size_and_is_closed() -> None:
+    import matplotlib.pyplot as plt
+
+    sizes = []
+    for title in ("a", "a far longer title\nof two lines"):
+        fig, ax = plt.subplots(figsize=(3, 2), layout="constrained")
+        ax.set_title(title)
+        sizes.append(show.render(fig).size)
+    assert sizes == [(240, 160)] * 2 and not plt.get_fignums()
+    fig, ax = plt.subplots(figsize=(3, 2))
+    ax.axis("off")
+    ax.text(0.5, 0.5, "in the middle")
+    assert show.render(fig, dpi=120, tight=True).width < 360
+
+
+def test_interact_shows_figures_as_large_as_they_are(displayed: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    import matplotlib.pyplot as plt
+
+    below, make = [], ipywidgets.HTML
+    monkeypatch.setattr(ipywidgets, "HTML", lambda text: below.append(make(text)) or below[0])
+
+    def draw(inches: int) -> "plt.Figure":
+        fig, ax = plt.subplots(figsize=(inches, 2), layout="constrained")
+        ax.plot([0, inches])
+        return fig
+
+    slider = ipywidgets.IntSlider(3, 1, 9)
+    show.interact(draw, "a line", inches=slider)
+    assert '<img alt="a line" width="240" src="data:image/png;base64,' in below[0].value
+    slider.value = 5
+    assert '<img alt="a line" width="400"' in below[0].value and not plt.get_fignums()
+    ((data, about),) = displayed
+    assert about == {"image/png": {"alt": "a line", "width": 240}}
+    with Image.open(io.BytesIO(base64.b64decode(data["image/png"]))) as image:
+        assert image.size == (360, 240)  # more pixels than are shown, for sharp screens
+
+
+@pytest.mark.parametrize("own", [{}, {"guidance": (1, 1), "sampler": (3, 3), "noise": (1, 3), "decoder": (0, 2)}])
+def test_the_map_shows_the_measured_shapes(tiny_folder: Path, own: dict[str, tuple[int, int]]) -> None:
     import matplotlib.pyplot as plt
 
     model = load(tiny_folder)
@@ -179,6 +233,8 @@ def test_the_map_shows_the_measured_shapes(tiny_folder: Path, own: list[str]) ->
     plt.close(fig)
     assert words.count("1×4×16×16") == 3 and words.count("2×4×16×16") == 1 and "1×3×64×64" in words
     assert {"1×77", "2×77×32", "“an owl”", "you are here", "round and round, 25 times"} <= set(words)
-    assert [word for word in words if "✔" in word] == [f"{name} ✔" for name in own]
+    assert [word for word in words if "✔" in word] == ["guidance ✔", "sampler ✔"] * bool(own)
+    progress = ["lesson 01, 1 of 3", "lesson 10, 1 of 1", "lesson 04, 3 of 3", "lesson 06, 0 of 2"]
+    assert [word for word in words if " of " in word] == progress * bool(own)
     with pytest.raises(ValueError, match="vae: not on the map"):
         show.pipeline_map(shapes, 25, "an owl", here="vae")

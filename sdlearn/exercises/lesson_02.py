@@ -1,0 +1,228 @@
+"""The exercises of lesson 02."""
+
+import torch
+from torch import Tensor
+
+from sdlearn.diffusion.grids import make_grid
+from sdlearn.diffusion.samplers import ddpm
+from sdlearn.diffusion.schedule import Schedule, ScheduleConfig, simple_loss
+from sdlearn.exercises.engine import Bug, Exercise
+
+
+def pairs(generator: torch.Generator) -> list[tuple]:
+    """x_0 and x_t (B, ...), a timestep and an earlier one: one step, long strides, and the end."""
+    cases = (((2, 3, 5, 4), 500, 499), ((3, 7), 981, 941), ((4, 1, 2), 300, 20), ((2, 5), 40, -1), ((1, 6), 0, -1))
+    configs = (ScheduleConfig(), ScheduleConfig(rescale_betas_zero_snr=True, prediction_type="v_prediction"))
+    return [
+        ((configs[i % 2],), (*torch.randn(2, *shape, generator=generator), t, previous))
+        for i, (shape, t, previous) in enumerate(cases)
+    ]
+
+
+def predictions(generator: torch.Generator) -> list[tuple]:
+    """A prediction and x_t (B, ...), and t for all or one for each, for each kind of prediction."""
+    cases = (
+        ("epsilon", (2, 3, 5, 4), 700),
+        ("v_prediction", (3, 7), torch.tensor([0, 300, 999])),
+        ("sample", (1, 2, 3), 500),
+        ("epsilon", (2, 5), torch.tensor([40, 999])),
+        ("v_prediction", (1, 4, 2), 850),
+    )
+    return [
+        ((ScheduleConfig(prediction_type=kind),), (*torch.randn(2, *shape, generator=generator), t))
+        for kind, shape, t in cases
+    ]
+
+
+def at_time(part, prediction: Tensor, x: Tensor, t: int | Tensor) -> Tensor:
+    """x_0 at a timestep: the rates are the schedule's."""
+    return part(prediction, x, *part.__self__.rates(t, x))
+
+
+def batches(generator: torch.Generator) -> list[tuple]:
+    """x_0 and noise (B, ...), t (B,), and schedules that ask for each kind of prediction."""
+    cases = (("epsilon", (3, 4, 5, 2)), ("v_prediction", (5, 2)), ("sample", (2, 7, 3)))
+    return [
+        (
+            *torch.randn(2, *shape, generator=generator),
+            torch.randint(50, 1000, shape[:1], generator=generator),
+            Schedule(ScheduleConfig(prediction_type=kind)),
+        )
+        for kind, shape in cases
+    ]
+
+
+def loss_of_a_network(part, x0: Tensor, noise: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+    """The loss where the network is a curve that depends on x and t."""
+    return part(lambda x, t: torch.sin(2 * x + t.view(-1, *[1] * (x.ndim - 1)) / 300), x0, noise, t, schedule)
+
+
+def starts(generator: torch.Generator) -> list[tuple]:
+    """Noise (B, ...), the number of steps, the kind of prediction, and the seed of the sampler."""
+    cases = (((2, 3, 5), 4, "epsilon"), ((3, 2), 7, "v_prediction"), ((1, 4, 3, 2), 3, "sample"), ((2, 2), 1, "sample"))
+    return [(torch.randn(shape, generator=generator), steps, kind, i) for i, (shape, steps, kind) in enumerate(cases)]
+
+
+def walk(part, x: Tensor, steps: int, prediction_type: str, seed: int) -> Tensor:
+    """x and x_0 of all steps, (steps, 2, B, ...). The network is a curve that depends on x and t."""
+    schedule = Schedule(ScheduleConfig(prediction_type=prediction_type, timestep_spacing="trailing"))
+    grid, generator = make_grid(schedule, steps), torch.Generator().manual_seed(seed)
+    loop = part(lambda x, t: torch.sin(x + t / 300), x, grid, schedule, generator)
+    return torch.stack([torch.stack([step.x, step.x0]) for step in loop])
+
+
+EXERCISES = (
+    Exercise(
+        id="02.posterior",
+        reference=Schedule.posterior,
+        cases=pairs,
+        bugs=(
+            Bug(
+                "the variance is β, the noise of the forward step; β̃ is smaller, because x_0 is known as well",
+                "equation (4)",
+                (("variance = (1 - alphas_cumprod_previous) / (1 - alphas_cumprod) * beta", "variance = beta"),),
+            ),
+            Bug(
+                "β stands where √β belongs: the second result is the standard deviation, must be the variance",
+                "equation (4)",
+                (("return mean, variance", "return mean, variance.sqrt()"),),
+            ),
+            Bug(
+                "ᾱ at t is used in the factors of x_0 and x, where ᾱ at `previous` belongs",
+                "equation (3)",
+                (
+                    ("alphas_cumprod_previous.sqrt() * beta", "alphas_cumprod.sqrt() * beta"),
+                    ("+ alpha.sqrt() * (1 - alphas_cumprod_previous)", "+ alpha.sqrt() * (1 - alphas_cumprod)"),
+                ),
+            ),
+            Bug(
+                "α and β are those of a single step; between t and `previous` there may be many",
+                "the line about strides below equation (4)",
+                (("alpha = alphas_cumprod / alphas_cumprod_previous", "alpha = self.alphas[t]"),),
+            ),
+            Bug(
+                "the roots are missing: √ᾱ belongs to x_0, and √α to x",
+                "equation (3)",
+                (("alphas_cumprod_previous.sqrt()", "alphas_cumprod_previous"), ("alpha.sqrt()", "alpha")),
+            ),
+            Bug(
+                "the factors of x_0 and x have changed places",
+                "equation (3)",
+                (
+                    ("/ (1 - alphas_cumprod) * x0", "/ (1 - alphas_cumprod) * X"),
+                    ("/ (1 - alphas_cumprod) * x\n", "/ (1 - alphas_cumprod) * x0\n"),
+                    ("* X\n", "* x\n"),
+                ),
+            ),
+        ),
+        difficulty=3,
+        minutes=15,
+        box="sampler",
+    ),
+    Exercise(
+        id="02.x0_at",
+        reference=Schedule.x0_at,
+        cases=predictions,
+        bugs=(
+            Bug(
+                "the sign of v: its part is subtracted, since v points away from x_0",
+                "equation (6)",
+                (
+                    (
+                        "return signal_rate * x - noise_rate * prediction",
+                        "return signal_rate * x + noise_rate * prediction",
+                    ),
+                ),
+            ),
+            Bug(
+                "signal rate and noise rate have changed places in the answer for v",
+                "equation (6)",
+                (
+                    (
+                        "return signal_rate * x - noise_rate * prediction",
+                        "return noise_rate * x - signal_rate * prediction",
+                    ),
+                ),
+            ),
+            Bug(
+                "with epsilon the division by the signal rate is missing: it scales the noise back, too",
+                "equation (6)",
+                ((" / (signal_rate + 2**-12 * (signal_rate == 0))", ""),),
+            ),
+            Bug(
+                "ᾱ is divided by where √ᾱ, the signal rate, belongs",
+                "equation (6)",
+                (("(signal_rate + 2**-12 * (signal_rate == 0))", "signal_rate**2"),),
+            ),
+            Bug(
+                "epsilon is subtracted without its noise rate",
+                "equation (6)",
+                (("(x - noise_rate * prediction)", "(x - prediction)"),),
+            ),
+        ),
+        difficulty=2,
+        minutes=10,
+        run=at_time,
+        part="schedule",
+        box="sampler",
+    ),
+    Exercise(
+        id="02.simple_loss",
+        reference=simple_loss,
+        cases=batches,
+        bugs=(
+            Bug(
+                "the target is always the noise; the schedule says what the network predicts",
+                "the sentence above equation (8)",
+                (("schedule.target(x0, noise, t)", "noise"),),
+            ),
+            Bug(
+                "the network sees x_0, and not x_t",
+                "equation (8)",
+                (("x = schedule.add_noise(x0, noise, t)", "x = x0"),),
+            ),
+            Bug(
+                "x_0 and the noise have changed places in x_t",
+                "equation (8)",
+                (("add_noise(x0, noise, t)", "add_noise(noise, x0, t)"),),
+            ),
+            Bug("the squares are summed, not averaged", "equation (8)", ((".mean()", ".sum()"),)),
+            Bug("the difference isn't squared", "equation (8)", ((".square()", ".abs()"),)),
+        ),
+        difficulty=1,
+        minutes=5,
+        run=loss_of_a_network,
+    ),
+    Exercise(
+        id="02.ddpm",
+        reference=ddpm,
+        cases=starts,
+        bugs=(
+            Bug(
+                "the noise is multiplied by the variance; its standard deviation is the root",
+                "the list above the exercise",
+                (("variance.sqrt()", "variance"),),
+            ),
+            Bug(
+                "no noise is added: every step goes to the mean",
+                "the list above the exercise",
+                ((" + variance.sqrt() * draw_noise(x.shape, generator).to(x)", ""),),
+            ),
+            Bug(
+                "t is off by one when the network is asked",
+                "the list above the exercise",
+                (("denoise(x, t)", "denoise(x, timesteps[i + 1])"),),
+            ),
+            Bug(
+                "the raw prediction is taken for x_0; the schedule has to convert it",
+                "equation (6)",
+                (("schedule.to_x0(denoise(x, t), x, t)", "denoise(x, t)"),),
+            ),
+        ),
+        difficulty=2,
+        minutes=10,
+        run=walk,
+        part="ddpm",
+        box="sampler",
+    ),
+)

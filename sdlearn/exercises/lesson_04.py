@@ -1,0 +1,206 @@
+"""The exercises of lesson 04."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from sdlearn.diffusion.grids import make_grid, make_grid_euler, make_grid_heun
+from sdlearn.diffusion.samplers import Step, adams_bashforth, ddim, euler, heun
+from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
+from sdlearn.exercises.engine import Bug, Exercise
+
+Loop = Callable[..., Iterator[Step]]
+
+
+def predict(x: Tensor, t: float) -> Tensor:
+    """Stands for the network: smooth in x, and different at every timestep."""
+    return 0.7 * x + 0.2 * torch.sin(2 * x + t / 300)
+
+
+def noise_and_steps(generator: torch.Generator) -> list[tuple]:
+    """Noise (B, ...), how many steps, what the network predicts, and the spacing."""
+    kinds = ((4, "epsilon", "leading"), (7, "v_prediction", "trailing"), (1, "epsilon", "trailing"))
+    shapes = ((2, 3, 5), (1, 4, 3, 2), (3, 1))
+    return [(torch.randn(shape, generator=generator), *kind) for shape, kind in zip(shapes, kinds, strict=True)]
+
+
+def noise_steps_and_eta(generator: torch.Generator) -> list[tuple]:
+    """The same, each with eta from 0 to 1."""
+    etas = (0.0, 0.3, 0.7, 1.0)
+    return [(*case, eta) for case, eta in zip(noise_and_steps(generator) * 2, etas, strict=False)]
+
+
+def run_ddim(part: Loop, x: Tensor, steps: int, prediction_type: str, spacing: str, eta: float) -> Tensor:
+    """x after every step: (steps, B, ...)."""
+    schedule = Schedule(ScheduleConfig(prediction_type=prediction_type))
+    grid = make_grid(schedule, steps, spacing)
+    loop = part(predict, x, grid, schedule, generator=torch.Generator().manual_seed(1), eta=eta)
+    return torch.stack([step.x for step in loop])
+
+
+def run_euler(part: Loop, x: Tensor, steps: int, prediction_type: str, spacing: str) -> Tensor:
+    """x after every step: (steps, B, ...)."""
+    schedule = Schedule(ScheduleConfig(prediction_type=prediction_type))
+    return torch.stack([step.x for step in part(predict, x, make_grid_euler(schedule, steps, spacing), schedule)])
+
+
+def run_heun(part: Loop, x: Tensor, steps: int, prediction_type: str, spacing: str) -> Tensor:
+    """x after every network call: (2 · steps - 1, B, ...)."""
+    schedule = Schedule(ScheduleConfig(prediction_type=prediction_type))
+    return torch.stack([step.x for step in part(predict, x, make_grid_heun(schedule, steps, spacing), schedule)])
+
+
+EXERCISES = (
+    Exercise(
+        id="04.euler",
+        reference=euler,
+        cases=noise_and_steps,
+        run=run_euler,
+        bugs=(
+            Bug(
+                "sigma itself is used where the difference of two sigmas belongs",
+                "equation (3)",
+                (("(sigmas[i + 1] - sigmas[i]) * slope", "sigmas[i + 1] * slope"),),
+            ),
+            Bug(
+                "the sign is swapped: this leads towards more noise",
+                "equation (3): the next sigma is the smaller one",
+                (("sigmas[i + 1] - sigmas[i]", "sigmas[i] - sigmas[i + 1]"),),
+            ),
+            Bug(
+                "every step is twice as long as it should be",
+                "equation (3)",
+                (("(sigmas[i + 1] - sigmas[i]) * slope", "2 * (sigmas[i + 1] - sigmas[i]) * slope"),),
+            ),
+            Bug(
+                "x - x_0 isn't divided by sigma, so the slope is sigma times too steep",
+                "the sentence below equation (2)",
+                (("(x - x0) / sigmas[i]", "x - x0"),),
+            ),
+            Bug(
+                "the whole of epsilon is subtracted in every step",
+                "equation (3): it says how much of it",
+                (("x + (sigmas[i + 1] - sigmas[i]) * slope", "x - slope"),),
+            ),
+        ),
+        difficulty=1,
+        minutes=6,
+        part="euler",
+        box="sampler",
+    ),
+    Exercise(
+        id="04.ddim",
+        reference=ddim,
+        cases=noise_steps_and_eta,
+        run=run_ddim,
+        bugs=(
+            Bug(
+                "ᾱ is used where √ᾱ belongs: variance and standard deviation mixed up",
+                "equation (4): what x_0 is multiplied with",
+                (("previous.sqrt() * x0", "previous * x0"),),
+            ),
+            Bug(
+                "the root is missing: epsilon is multiplied with a variance",
+                "equation (4): what epsilon is multiplied with",
+                ((".clamp(min=0).sqrt()", ".clamp(min=0)"),),
+            ),
+            Bug(
+                "the step ends at t - 1, but the grid leaves timesteps out",
+                "the task: where a step ends",
+                (("t - grid.stride", "t - 1"),),
+            ),
+            Bug(
+                "a double step: it ends two strides further down, but the network is called after every stride",
+                "the task: where a step ends",
+                (("t - grid.stride", "t - 2 * grid.stride"),),
+            ),
+            Bug(
+                "the fresh noise comes on top of the old, so x has more noise than the next timestep says",
+                "equation (4): what stands under the second root",
+                (("(1 - previous - sigma**2)", "(1 - previous)"),),
+            ),
+            Bug(
+                "the variance of the fresh noise is used as its standard deviation",
+                "equation (6): it is a square",
+                (("(1 - alphas_cumprod / previous)).sqrt()", "(1 - alphas_cumprod / previous))"),),
+            ),
+            Bug(
+                "sigma is subtracted where sigma² belongs",
+                "equation (4): what stands under the second root",
+                (("- sigma**2", "- sigma"),),
+            ),
+        ),
+        difficulty=2,
+        minutes=12,
+        part="ddim",
+        box="sampler",
+    ),
+    Exercise(
+        id="04.heun",
+        reference=heun,
+        cases=noise_and_steps,
+        run=run_heun,
+        bugs=(
+            Bug(
+                "the slope at the end is used alone, not the mean of both",
+                "equation (7)",
+                (("(slope + slope_ahead) / 2", "slope_ahead"),),
+            ),
+            Bug(
+                "the two slopes are added, not averaged: a double step",
+                "equation (7)",
+                (("(slope + slope_ahead) / 2", "(slope + slope_ahead)"),),
+            ),
+            Bug(
+                "the second time the step goes on from where the first one ended, not from its start",
+                "the sentence above equation (7)",
+                (("x = start + h * (slope + slope_ahead) / 2", "x = x + h * (slope + slope_ahead) / 2"),),
+            ),
+            Bug(
+                "the second call of the network still sees x at the start of the step",
+                "equation (7): where the second slope is taken",
+                (("denoised(denoise, x, timesteps[i + 1]", "denoised(denoise, start, timesteps[i + 1]"),),
+            ),
+            Bug(
+                "the second call of the network is told the noise level at the start of the step",
+                "equation (7): where the second slope is taken",
+                (("timesteps[i + 1], sigmas[i + 1], schedule", "timesteps[i], sigmas[i], schedule"),),
+            ),
+        ),
+        difficulty=3,
+        minutes=12,
+        part="heun",
+        box="sampler",
+    ),
+    Exercise(
+        id="04.adams_bashforth",
+        reference=adams_bashforth,
+        cases=lambda generator: [(1,), (2,), (3,), (4,), (6,)],
+        bugs=(
+            Bug(
+                "the old values lie behind, at s = 0, -1, -2, and not ahead at 0, 1, 2",
+                "the task: where the values lie",
+                (("(-power)", "power"),),
+            ),
+            Bug(
+                "this extrapolates the value at the end of the step, not the mean over the step",
+                "equation (8), right side",
+                (("1 / (power + 1)", "torch.ones(n, dtype=torch.float64)"),),
+            ),
+            Bug(
+                "this extrapolates the value in the middle of the step, not the mean over the step",
+                "equation (8), right side",
+                (("1 / (power + 1)", "0.5**power"),),
+            ),
+            Bug(
+                "rows and columns are swapped: an equation belongs to a power, not to a value",
+                "equation (8), left side",
+                (("solve(values, means)", "solve(values.T, means)"),),
+            ),
+        ),
+        difficulty=3,
+        minutes=10,
+        box="sampler",
+    ),
+)
