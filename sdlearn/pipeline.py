@@ -34,6 +34,7 @@ from sdlearn.checkpoints import (
     save_single_file,
     stored_prediction_type,
     weight_file,
+    weight_format,
 )
 from sdlearn.compvis import OPEN_CLIP, PIPELINES, CompVis, check_kind, kinds
 from sdlearn.diffusion.guidance import Condition, guide
@@ -159,6 +160,8 @@ class StableDiffusion:
         """Move the networks to a device, a dtype, or both."""
         for network in self.networks:
             network.to(device=device, dtype=dtype)
+            if dtype is not None:
+                network.to(memory_format=weight_format(dtype))
         return self
 
     @torch.no_grad()
@@ -293,9 +296,8 @@ class StableDiffusion:
         from tqdm.auto import tqdm
 
         steps = self.sample(prompt, **settings)
-        sampler, grid = self._plan(settings.get("sampler"), settings.get("steps"))
-        total = sampler.network_calls(grid)
-        for step in tqdm(steps, total=total, disable=not progress, unit="step"):  # noqa: B007
+        _, grid = self._plan(settings.get("sampler"), settings.get("steps"))
+        for step in tqdm(steps, total=len(grid), disable=not progress, unit="step"):  # noqa: B007
             pass
         return to_images(self.decode(step.x))
 

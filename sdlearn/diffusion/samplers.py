@@ -77,22 +77,11 @@ def ddpm(
 
     x: noise (B, ...). Draws noise from `generator` in each step but the last. Raises ValueError without one.
     """
-    timesteps = grid.timesteps.tolist()
-    for i, t in enumerate(timesteps):
+    timesteps = [*grid.timesteps.tolist(), -1]  # below 0 is the end
+    for i, t in enumerate(timesteps[:-1]):
         x0 = schedule.to_x0(denoise(x, t), x, t)
-
-        # q(x_previous given x_t, x_0), equations 6 and 7. The grid may skip timesteps, so alpha and beta span the gap.
-        final = i == len(timesteps) - 1
-        alphas_cumprod = schedule.alphas_cumprod[t]
-        alphas_cumprod_previous = torch.tensor(1.0) if final else schedule.alphas_cumprod[timesteps[i + 1]]
-        alpha = alphas_cumprod / alphas_cumprod_previous
-        beta = 1 - alpha
-        mean = (
-            alphas_cumprod_previous.sqrt() * beta / (1 - alphas_cumprod) * x0
-            + alpha.sqrt() * (1 - alphas_cumprod_previous) / (1 - alphas_cumprod) * x
-        )
-        variance = (1 - alphas_cumprod_previous) / (1 - alphas_cumprod) * beta
-
+        mean, variance = schedule.posterior(x0, x, t, timesteps[i + 1])
+        final = i == len(grid) - 1
         x = mean if final else mean + variance.sqrt() * draw_noise(x.shape, generator).to(x)
         x = project(x, i) if project else x
         yield Step(i, t, x, x0)
@@ -116,37 +105,36 @@ def ddim(
         raise ValueError(f"eta = {eta}, must be from 0 to 1")
     for i, t in enumerate(grid.timesteps.tolist()):
         prediction = denoise(x, t)
-        x0 = schedule.to_x0(prediction, x, t)
-        epsilon = schedule.to_epsilon(prediction, x, t)
+        x0, epsilon = schedule.to_x0(prediction, x, t), schedule.to_epsilon(prediction, x, t)
 
-        alphas_cumprod = schedule.alphas_cumprod[t]
-        alphas_cumprod_previous = _alphas_cumprod_after(schedule, t - grid.stride)
-        variance = (1 - alphas_cumprod_previous) / (1 - alphas_cumprod) * (1 - alphas_cumprod / alphas_cumprod_previous)
-        sigma = eta * variance.sqrt()
+        alphas_cumprod, previous = schedule.alphas_cumprod[t], alphas_cumprod_after(schedule, t - grid.stride)
+        sigma = eta * ((1 - previous) / (1 - alphas_cumprod) * (1 - alphas_cumprod / previous)).sqrt()
 
         # Back to x_0, then out again along the same noise; rounding must not take the root below 0.
-        direction = (1 - alphas_cumprod_previous - sigma**2).clamp(min=0).sqrt() * epsilon
-        x = alphas_cumprod_previous.sqrt() * x0 + direction
+        x = previous.sqrt() * x0 + (1 - previous - sigma**2).clamp(min=0).sqrt() * epsilon
         if eta > 0:
             x = x + sigma * draw_noise(x.shape, generator).to(x)
         x = project(x, i) if project else x
         yield Step(i, t, x, x0)
 
 
-def _alphas_cumprod_after(schedule: Schedule, t: int) -> Tensor:
+def alphas_cumprod_after(schedule: Schedule, t: int) -> Tensor:
     """alphas_cumprod where a step of DDIM or PLMS ends; the last one ends below t = 0."""
     if t >= 0:
         return schedule.alphas_cumprod[t]
     return torch.tensor(1.0) if schedule.config.set_alpha_to_one else schedule.alphas_cumprod[0]
 
 
-# Adams-Bashforth: how many predictions there are, latest first, and what they weigh.
-ADAMS_BASHFORTH = {
-    1: (1.0,),
-    2: (3 / 2, -1 / 2),
-    3: (23 / 12, -16 / 12, 5 / 12),
-    4: (55 / 24, -59 / 24, 37 / 24, -9 / 24),
-}
+def adams_bashforth(n: int) -> Tensor:
+    """What the last n values of a function weigh in its mean over the next step, latest first, float64, (n,).
+
+    The values lie at s = 0, -1, ..., -(n - 1), the step goes from 0 to 1. The weights are those that are exact for the
+    powers s^0, s^1, ..., s^(n - 1), hence for the polynomial through the n values (Adams and Bashforth 1883).
+    """
+    power = torch.arange(n, dtype=torch.float64)
+    values = (-power) ** power[:, None]  # (power, value): s^power at each s
+    means = 1 / (power + 1)  # the integral of s^power from 0 to 1
+    return torch.linalg.solve(values, means)
 
 
 def plms(
@@ -175,19 +163,18 @@ def plms(
             x, t_start = first, t + grid.stride
         else:
             history = [prediction, *history[:3]]
-            weights = ADAMS_BASHFORTH[len(history)]
-            prediction = sum(weight * old for weight, old in zip(weights, history, strict=True))
+            prediction = sum(w * old for w, old in zip(adams_bashforth(len(history)), history, strict=True))
             t_start = t
 
         x0 = schedule.to_x0(prediction, x, t_start)
         epsilon = schedule.to_epsilon(prediction, x, t_start)
-        alphas_cumprod = _alphas_cumprod_after(schedule, t_start - grid.stride)
+        alphas_cumprod = alphas_cumprod_after(schedule, t_start - grid.stride)
         x = alphas_cumprod.sqrt() * x0 + (1 - alphas_cumprod).sqrt() * epsilon
         x = project(x, i) if project else x
         yield Step(i, t, x, x0)
 
 
-def _denoised(denoise: Denoise, x: Tensor, t: float, sigma: Tensor, schedule: Schedule) -> Tensor:
+def denoised(denoise: Denoise, x: Tensor, t: float, sigma: Tensor, schedule: Schedule) -> Tensor:
     """The x_0 predicted for x = x_0 + sigma · epsilon: D(x; sigma) in Karras et al. 2022, equation 7."""
     return schedule.x0_at_sigma(denoise(x / (sigma**2 + 1).sqrt(), t), x, sigma)
 
@@ -206,7 +193,7 @@ def euler(
     """
     sigmas = grid.sigmas
     for i, t in enumerate(grid.timesteps.tolist()):
-        x0 = _denoised(denoise, x, t, sigmas[i], schedule)
+        x0 = denoised(denoise, x, t, sigmas[i], schedule)
         slope = (x - x0) / sigmas[i]
         x = x + (sigmas[i + 1] - sigmas[i]) * slope
         x = project(x, i) if project else x
@@ -231,7 +218,7 @@ def euler_ancestral(
     # Exactly, down is ahead² / now. We lose the same digits as Diffusers, but not below 0, where it returns NaN.
     down = (ahead**2 - up**2).clamp(min=0).sqrt()
     for i, t in enumerate(grid.timesteps.tolist()):
-        x0 = _denoised(denoise, x, t, now[i], schedule)
+        x0 = denoised(denoise, x, t, now[i], schedule)
         slope = (x - x0) / now[i]
         x = x + (down[i] - now[i]) * slope
         if i < len(grid) - 1:
@@ -256,14 +243,14 @@ def heun(
     timesteps, sigmas = grid.timesteps.tolist(), grid.sigmas
     for i in range(0, len(grid), 2):
         start, h = x, sigmas[i + 1] - sigmas[i]
-        x0 = _denoised(denoise, x, timesteps[i], sigmas[i], schedule)
+        x0 = denoised(denoise, x, timesteps[i], sigmas[i], schedule)
         slope = (x - x0) / sigmas[i]
         x = start + h * slope
         x = project(x, i) if project else x
         yield Step(i, timesteps[i], x, x0)
 
         if i + 1 < len(grid):
-            x0 = _denoised(denoise, x, timesteps[i + 1], sigmas[i + 1], schedule)
+            x0 = denoised(denoise, x, timesteps[i + 1], sigmas[i + 1], schedule)
             slope_ahead = (x - x0) / sigmas[i + 1]
             x = start + h * (slope + slope_ahead) / 2
             x = project(x, i + 1) if project else x
@@ -350,10 +337,6 @@ class Sampler:
     make_grid: Callable[..., Grid] = make_grid
     initial_scale: Callable[[Schedule, Grid], float] = unit_scale
     add_noise: Callable[[Tensor, Tensor, Schedule, Grid, int], Tensor] = noise_at_timestep
-
-    def network_calls(self, grid: Grid) -> int:
-        """How often the loop calls denoise. For n steps: PLMS n + 1 (1 when n is 1), Heun 2n - 1, else n."""
-        return len(grid)
 
 
 SAMPLERS = {

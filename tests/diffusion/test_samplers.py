@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sdlearn.check import assert_parity
-from sdlearn.diffusion.samplers import SAMPLERS, Step, ddim, ddpm, draw_noise, euler_ancestral, get_sampler, last
+from sdlearn.diffusion.samplers import (
+    SAMPLERS,
+    Step,
+    adams_bashforth,
+    ddim,
+    ddpm,
+    draw_noise,
+    euler_ancestral,
+    get_sampler,
+    last,
+)
 from sdlearn.diffusion.schedule import SPACINGS, Schedule, ScheduleConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Diffusers with NumPy 2
@@ -115,7 +125,7 @@ def compare(name: str, options: dict, config: ScheduleConfig, steps: int) -> boo
         return False  # a number that isn't finite stays until the end
 
     grid = sampler.make_grid(schedule, steps)
-    assert grid.timesteps.tolist() == timesteps.tolist() and len(grid) == sampler.network_calls(grid)
+    assert grid.timesteps.tolist() == timesteps.tolist()
     x = noise * sampler.initial_scale(schedule, grid)
     assert torch.equal(x, reference[0])
 
@@ -350,6 +360,25 @@ def test_the_error_falls_with_the_order_of_the_method(name, order):
     assert errors[1] < 1.25 * errors[0] / 2**order
 
 
+def test_adams_bashforth_has_the_weights_of_pndm():
+    """Liu et al. 2022, equation 12, and its first three steps."""
+    fractions = [[1], [3 / 2, -1 / 2], [23 / 12, -16 / 12, 5 / 12], [55 / 24, -59 / 24, 37 / 24, -9 / 24]]
+    for n, expected in enumerate(fractions, start=1):
+        assert_parity(f"{n} values", adams_bashforth(n), torch.tensor(expected, dtype=torch.float64), 1e-12)
+
+
+@given(coefficients=st.lists(st.floats(-10, 10), min_size=1, max_size=6))
+def test_adams_bashforth_is_exact_for_polynomials(coefficients):
+    """With n values every polynomial of degree n - 1 is integrated exactly, and the next power is not."""
+    n = len(coefficients)
+    polynomial = np.polynomial.Polynomial(coefficients)
+    values = torch.tensor([polynomial(-i) for i in range(n)], dtype=torch.float64)
+    integral = torch.tensor(polynomial.integ()(1.0), dtype=torch.float64)
+    assert_parity("integral", adams_bashforth(n) @ values, integral, 1e-9, relative=True)
+    power = torch.tensor([(-i) ** n for i in range(n)], dtype=torch.float64)
+    assert abs(adams_bashforth(n) @ power - 1 / (n + 1)) > 0.1
+
+
 @pytest.mark.parametrize("name", ["ddpm", "euler_ancestral"])
 def test_the_data_distribution_is_sampled(name):
     schedule = Schedule(ScheduleConfig(timestep_spacing="trailing"))
@@ -384,7 +413,7 @@ def test_steps_are_yielded_one_by_one_with_gradients_and_projection(name):
         assert isinstance(step, Step) and step.i == i and len(calls) == i + 1  # nothing runs ahead
         assert torch.is_grad_enabled() and step.x.requires_grad
         assert step.x.abs().max() <= 0.5 if i < final else step.x.min() > 5
-    assert calls == grid.timesteps.tolist() and len(calls) == sampler.network_calls(grid)
+    assert calls == grid.timesteps.tolist() and len(calls) == len(grid)
     if name not in ("ddim", "plms"):  # these end at alphas_cumprod[0], the others at x_0 itself
         assert_parity("end", step.x, step.x0 + 10, 1e-6, relative=True)
 
