@@ -15,7 +15,7 @@ export PROMPT SEED MODEL
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-full parity real lint lab notebooks solved host wheels browser evaluate tiny clean
+.PHONY: help demo test test-full parity bench real lint lab notebooks solved host wheels browser evaluate tiny clean
 
 help:  ## list what make can do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,9 +23,10 @@ help:  ## list what make can do
 demo: $(VENV)/runtime  ## draw pictures into out/demo.png; PROMPT="a small owl on a pink background" SEED=3 draws yours
 	@$(BIN)/sdlearn demo --seed "$$SEED" -- $${PROMPT:+"$$PROMPT"}
 
-test: lint  ## ruff, all tests, all notebooks
+test: lint  ## ruff, all tests, all notebooks: as they are, and with the exercises solved
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not browser"
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --nbval --nbval-current-env notebooks
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env notebooks
+	$(MAKE) solved
 
 test-full: test  ## the same, and the tests that take minutes or much memory
 	$(BIN)/python -m pytest -m slow
@@ -61,6 +62,9 @@ browser: $(VENV)/browser  ## run the lessons in JupyterLab in a real browser, De
 
 parity: $(VENV)/dev  ## how far every part is from the reference, from the tests into docs/parity.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not browser" --parity docs/parity.md
+
+bench: $(VENV)/dev  ## time and memory beside Diffusers, into docs/performance.md; a quiet machine, 20 minutes
+	$(BIN)/python benchmarks/speed.py run
 
 real: $(VENV)/dev  ## the same for a real checkpoint, with pictures: MODEL=a folder or a name on the hub, into out/real
 	$(BIN)/python benchmarks/real.py "$$MODEL"

@@ -259,8 +259,8 @@ def memory(work: str, side: str) -> None:
 def grow(what: str, value: int) -> None:
     """Print time and working memory at one point of the plot."""
     run = growing(what, value)
-    needed = working_memory(run)
-    print(json.dumps({"MB": needed, "seconds": min(seconds(run) for _ in range(2))}))
+    needed = working_memory(run)  # also warms up
+    print(json.dumps({"MB": needed, "seconds": seconds(run)}))
 
 
 def table(results: dict[str, dict[str, Any]], peaks: dict[torch.dtype, float]) -> list[str]:

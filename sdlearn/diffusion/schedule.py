@@ -9,7 +9,7 @@ t counts from 0 to 999 as in Diffusers. The papers count from 1 to 1000.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -254,12 +254,22 @@ class Schedule:
         return signal_rate.view(shape).to(x), noise_rate.view(shape).to(x)
 
     def snr(self, t: int | Tensor) -> Tensor:
-        """Signal-to-noise ratio alphas_cumprod / (1 - alphas_cumprod), a scalar or (B,), on the CPU.
+        """Signal-to-noise ratio: the signal's variance divided by the noise's. A scalar or (B,), on the CPU.
 
         Kingma et al. 2021 (Variational Diffusion Models), section 3.1.
         """
         alphas_cumprod = self._alphas_cumprod(t)
         return alphas_cumprod / (1 - alphas_cumprod)
+
+    def add_one_step(self, x: Tensor, noise: Tensor, t: int) -> Tensor:
+        """x_t from x = x_{t-1}: one step of the forward chain, a sample of q(x_t given x_{t-1}). DDPM, equation 2.
+
+        x and noise (B, ...). At t = 0, the first step, x is the clean picture. Raises ValueError for another t.
+        """
+        if not isinstance(t, int) or not 0 <= t < len(self.betas):
+            raise ValueError(f"t = {t}, must be a whole number from 0 to {len(self.betas) - 1}")
+        beta = self.betas[t]
+        return (1 - beta).sqrt() * x + beta.sqrt() * noise
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: int | Tensor) -> Tensor:
         """x_t, a sample of q(x_t given x_0). DDPM (Ho et al. 2020), equation 4."""
@@ -278,6 +288,25 @@ class Schedule:
         if self.config.prediction_type == "sample":
             return x0
         return self.velocity(x0, noise, t)
+
+    def posterior(self, x0: Tensor, x: Tensor, t: int, previous: int) -> tuple[Tensor, Tensor]:
+        """q(x_previous given x_t, x_0), a Gaussian: its mean (B, ...) and its variance, a scalar on the CPU.
+
+        DDPM, equations 6 and 7, for any two timesteps t > previous. A `previous` below 0 is the end: the mean is x_0
+        and the variance 0. Raises ValueError when t is not a timestep, or previous is not below it.
+        """
+        if previous >= t:
+            raise ValueError(f"previous = {previous}, must be below t = {t}")
+        alphas_cumprod = self._alphas_cumprod(t)
+        alphas_cumprod_previous = self._alphas_cumprod(previous) if previous >= 0 else torch.tensor(1.0)
+        alpha = alphas_cumprod / alphas_cumprod_previous  # what is left of the signal's variance on the way
+        beta = 1 - alpha  # the variance of the noise that came on the way
+        mean = (
+            alphas_cumprod_previous.sqrt() * beta / (1 - alphas_cumprod) * x0
+            + alpha.sqrt() * (1 - alphas_cumprod_previous) / (1 - alphas_cumprod) * x
+        )
+        variance = (1 - alphas_cumprod_previous) / (1 - alphas_cumprod) * beta
+        return mean, variance
 
     def to_x0(self, prediction: Tensor, x: Tensor, t: int | Tensor) -> Tensor:
         """The x_0 that the network's prediction at x = x_t means. DDPM equation 15; Salimans & Ho 2022, section 4."""
@@ -314,3 +343,14 @@ class Schedule:
         if self.config.prediction_type == "v_prediction":
             return prediction
         return self.velocity(self.to_x0(prediction, x, t), self.to_epsilon(prediction, x, t), t)
+
+
+def simple_loss(
+    denoise: Callable[[Tensor, Tensor], Tensor], x0: Tensor, noise: Tensor, t: Tensor, schedule: Schedule
+) -> Tensor:
+    """The mean of (target - prediction)², the loss that diffusion models learn with. DDPM, equation 14.
+
+    x0 and noise (B, ...), t a LongTensor (B,); denoise(x, t) returns the network's prediction (B, ...).
+    """
+    x = schedule.add_noise(x0, noise, t)
+    return (denoise(x, t) - schedule.target(x0, noise, t)).square().mean()

@@ -116,7 +116,7 @@ EXERCISES = (
             ),
         ),
         difficulty=3,
-        minutes=15,
+        minutes=10,
         box="sampler",
     ),
     Exercise(
@@ -161,7 +161,7 @@ EXERCISES = (
             ),
         ),
         difficulty=2,
-        minutes=10,
+        minutes=5,
         run=at_time,
         part="schedule",
         box="sampler",
@@ -200,17 +200,17 @@ EXERCISES = (
         bugs=(
             Bug(
                 "the noise is multiplied by the variance; its standard deviation is the root",
-                "the list above the exercise",
+                "the numbered list of the exercise",
                 (("variance.sqrt()", "variance"),),
             ),
             Bug(
                 "no noise is added: every step goes to the mean",
-                "the list above the exercise",
+                "the numbered list of the exercise",
                 ((" + variance.sqrt() * draw_noise(x.shape, generator).to(x)", ""),),
             ),
             Bug(
                 "t is off by one when the network is asked",
-                "the list above the exercise",
+                "the numbered list of the exercise",
                 (("denoise(x, t)", "denoise(x, timesteps[i + 1])"),),
             ),
             Bug(

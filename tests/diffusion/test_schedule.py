@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdlearn.check import assert_parity
-from sdlearn.diffusion.schedule import BETA_SCHEDULES, PREDICTION_TYPES, Schedule, ScheduleConfig
+from sdlearn.diffusion.schedule import BETA_SCHEDULES, PREDICTION_TYPES, Schedule, ScheduleConfig, simple_loss
 
 SHAPES = [(1, 4, 8, 6), (3, 4, 5, 7), (3, 2)]
 RANGES = [(0.00085, 0.012), (0.0001, 0.02)]
@@ -52,6 +52,28 @@ def test_noising_equals_ddpm_scheduler(beta_schedule, shape):
         assert_parity("velocity", ours.velocity(x0, noise, t), theirs.get_velocity(x0, noise, t), 1e-6)
         snr = compute_snr(theirs, t)
         assert_parity("snr", ours.snr(t) / snr, torch.ones(len(t)), 1e-6)
+
+
+@pytest.mark.parametrize("zero_snr", [False, True])
+@pytest.mark.parametrize("beta_schedule", BETA_SCHEDULES)
+def test_the_chain_of_single_steps_has_the_closed_forms_mean_and_variance(beta_schedule, zero_snr):
+    """Each step is linear: x_0 = 1 without noise gives the factor of the mean, a column for each noise its weight."""
+    schedule = Schedule(ScheduleConfig(beta_schedule=beta_schedule, rescale_betas_zero_snr=zero_snr))
+    signal, weights, noises = torch.ones(1), torch.zeros(1000), torch.eye(1000)
+    for t in range(1000):
+        signal = schedule.add_one_step(signal, torch.zeros(1), t)
+        weights = schedule.add_one_step(weights, noises[t], t)
+        if t in (0, 1, 499, 999):
+            assert_parity("mean", signal, schedule.rates(t, signal)[0].view(1), 1e-5)
+            assert_parity("variance", weights.square().sum(), 1 - schedule.alphas_cumprod[t], 1e-5)
+
+
+def test_the_first_step_begins_at_the_clean_picture():
+    schedule, x0, noise = Schedule(ScheduleConfig()), normal((2, 3, 5), 0), normal((2, 3, 5), 1)
+    assert_parity("first step", schedule.add_one_step(x0, noise, 0), schedule.add_noise(x0, noise, 0), 1e-6)
+    for t in (-1, 1000, 3.0, torch.tensor([3])):
+        with pytest.raises(ValueError, match="from 0 to 999"):
+            schedule.add_one_step(x0, noise, t)
 
 
 @pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
@@ -126,6 +148,79 @@ def test_the_right_prediction_gives_back_x0_noise_and_v(beta_schedule, predictio
     assert_parity("epsilon", schedule.to_epsilon(prediction, x, t), noise, bound)
     batch = torch.full((2,), t)
     assert_parity("t as (B,)", schedule.to_x0(prediction, x, batch), schedule.to_x0(prediction, x, t), 1e-12)
+
+
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+@pytest.mark.parametrize("steps", [50, 7])
+def test_the_posterior_is_the_step_of_ddpm_scheduler(prediction_type, steps):
+    config = ScheduleConfig(prediction_type=prediction_type)
+    schedule, theirs = Schedule(config), reference(config)
+    theirs.set_timesteps(steps)
+    prediction, x = normal((2, 4, 5, 3), 2), normal((2, 4, 5, 3), 3)
+    timesteps = theirs.timesteps.tolist()
+    for t, previous in zip(timesteps, [*timesteps[1:], -1], strict=True):
+        mean, variance = schedule.posterior(schedule.to_x0(prediction, x, t), x, t, previous)
+        if previous >= 0:
+            assert_parity("variance", variance, theirs._get_variance(t), 1e-7, against="DDPMScheduler")
+            noise = normal(x.shape, 4)
+        else:
+            noise, variance = torch.zeros(x.shape), torch.tensor(0.0)
+        step = theirs.step(prediction, t, x, generator=torch.Generator().manual_seed(4)).prev_sample
+        if previous < 0:  # to the end; Diffusers goes below 0 there, too, and adds its noise only above t = 0
+            continue
+        assert_parity("posterior", mean + variance.sqrt() * noise, step, 1e-5, True, against="DDPMScheduler")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    beta_schedule=st.sampled_from(BETA_SCHEDULES),
+    zero_snr=st.booleans(),
+    t=st.integers(1, 999),
+    before=st.integers(0, 998),
+    seed=st.integers(0, 100),
+)
+def test_the_posterior_is_bayes_rule(beta_schedule, zero_snr, t, before, seed):
+    schedule = Schedule(ScheduleConfig(beta_schedule=beta_schedule, rescale_betas_zero_snr=zero_snr))
+    previous = before % t
+    x0, x = normal((2, 3), seed).double(), normal((2, 3), seed + 1000).double()
+    mean, variance = schedule.posterior(x0, x, t, previous)
+    # The density of x_previous is the product of two Gaussians: their precisions add up, their means are weighted.
+    now, then = schedule.alphas_cumprod[t].double(), schedule.alphas_cumprod[previous].double()
+    alpha = now / then
+    precision = 1 / (1 - then) + alpha / (1 - alpha)
+    expected = (then.sqrt() * x0 / (1 - then) + alpha.sqrt() * x / (1 - alpha)) / precision
+    bound = 1e-5 + 1e-6 / (1 - now).item()  # 1 - alphas_cumprod loses digits in float32 where it is small
+    assert_parity("mean", mean, expected, bound, relative=True)
+    assert_parity("variance", variance, 1 / precision, bound)
+    assert 0 <= variance <= 1 - alpha + 1e-6
+
+
+def test_the_posterior_ends_at_x0_and_only_goes_back():
+    schedule = Schedule(ScheduleConfig())
+    x0, x = normal((2, 3), 0), normal((2, 3), 1)
+    for t in (0, 20, 999):
+        mean, variance = schedule.posterior(x0, x, t, -1)
+        assert_parity("end", mean, x0, 1e-6)
+        assert variance == 0
+    for t, previous in ((5, 5), (5, 6), (-1, -2), (1000, 5)):
+        with pytest.raises(ValueError, match="must be"):
+            schedule.posterior(x0, x, t, previous)
+
+
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+def test_the_simple_loss_is_zero_for_the_right_prediction_and_one_beside_it(prediction_type):
+    schedule = Schedule(ScheduleConfig(prediction_type=prediction_type))
+    x0, noise, t = normal((3, 4, 2), 0), normal((3, 4, 2), 1), torch.tensor([0, 500, 999])
+    target = {"epsilon": noise, "sample": x0, "v_prediction": reference(schedule.config).get_velocity(x0, noise, t)}
+    seen = []
+
+    def denoise(x, t):
+        seen.append((x, t))
+        return target[prediction_type] + 1
+
+    assert_parity("loss", simple_loss(denoise, x0, noise, t, schedule), torch.tensor(1.0), 1e-6)
+    assert_parity("x_t", seen[0][0], reference(schedule.config).add_noise(x0, noise, t), 1e-6, against="DDPMScheduler")
+    assert seen[0][1] is t
 
 
 def test_pure_noise_stays_finite_with_epsilon():
