@@ -18,7 +18,7 @@ from sdlearn.data import COLORS, SIZES, SUBJECTS, Scenes, to_unit
 from sdlearn.data.scenes import DROP, JITTER
 from sdlearn.diffusion.guidance import Condition, guide
 from sdlearn.diffusion.samplers import draw_noise, get_sampler, last
-from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
+from sdlearn.diffusion.schedule import Schedule, ScheduleConfig, simple_loss
 from sdlearn.files import whole_file, write_json
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.text import TextConfig, TextEncoder
@@ -150,8 +150,7 @@ class DiffusionObjective(nn.Module):
 
     def forward(self, latents: Tensor, noise: Tensor, t: Tensor, context: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """(B, C, H, W), noise of the same shape, (B,), (B, T, K)."""
-        prediction = self.unet(self.schedule.add_noise(latents, noise, t), t, context)
-        return (prediction.float() - self.schedule.target(latents, noise, t)).square().mean(), {}
+        return simple_loss(lambda x, t: self.unet(x, t, context).float(), latents, noise, t, self.schedule), {}
 
 
 class DiffusionTask:
