@@ -137,12 +137,12 @@ def encode_text() -> Sides:
 
 
 WORKS = {
-    "image": Work("bundled model, 25 steps, one picture", lambda: text_to_image(1), 2.0, 9),
-    "images": Work("bundled model, 25 steps, eight pictures", lambda: text_to_image(8), 2.0, 5),
+    "image": Work("bundled model, 25 steps, one picture", lambda: text_to_image(1), 2.0, 7),
+    "images": Work("bundled model, 25 steps, eight pictures", lambda: text_to_image(8), 2.0, 3),
     "train": Work("training step of the bundled UNet, batch 64", training_step, 1.6, 5),
     "float32": Work("guided step of SD 1.5's UNet, 512×512, float32", lambda: guided_step(torch.float32), 1.15, 3),
     "bfloat16": Work("the same in bfloat16", lambda: guided_step(torch.bfloat16), 1.4, 5),
-    "decode": Work("SD's decoder, 512×512 pixels", decode, 1.1, 3),
+    "decode": Work("SD's decoder, 512×512 pixels", decode, 1.1, 2),
     "text": Work("CLIP ViT-L/14, two prompts", encode_text, 1.1, 9),
 }
 
@@ -235,8 +235,15 @@ def plot(growth: dict[str, list[dict[str, float]]], file: Path) -> None:
             (("seconds", "seconds", "#0072B2"), ("MB", "working memory, MB", "#D55E00"))
         ):
             ax = axes[row, column]
-            ax.plot(values, [point[key] for point in growth[what]], "o-", color=color)
-            ax.set(xscale="log", yscale="log", ylabel=unit if column == 0 else "")
+            heights = [point[key] for point in growth[what]]
+            ax.plot(values, heights, "o-", color=color)
+            for value, height in zip(values, heights, strict=True):
+                ax.annotate(
+                    f"{height:.3g}", (value, height), (0, 6), textcoords="offset points", ha="center", fontsize=8
+                )
+            middle = (min(heights) * max(heights)) ** 0.5  # at least a decade, or a change of 1 % would look like much
+            reach = max(max(heights) / middle * 1.5, 10**0.5)
+            ax.set(xscale="log", yscale="log", ylim=(middle / reach, middle * reach), ylabel="" if column else unit)
             ax.set_xticks(values, labels=[str(value) for value in values])
             ax.minorticks_off()
             ax.grid(alpha=0.3)

@@ -25,7 +25,7 @@ LESSONS = {
     "01": ("noise schedules, and pictures noised in one step", "question-picture"),
     "02": ("the reverse step, and a small diffusion model, trained live", "film"),
     "03": ("the score, and four ways to sample with it", "arrows"),
-    "04": ("seven samplers, raced against each other", "slider"),
+    "04": ("Euler, DDIM and Heun; eight samplers raced against each other", "slider"),
 }
 
 

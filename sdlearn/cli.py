@@ -239,9 +239,9 @@ def passport(
         said = {"○": "", "✔": "yours", "✘": f"left out, it no longer passes: {verdict.text}"}[verdict.mark]
         print(f"{verdict.mark}  {exercise.id:<24} {exercise.minutes:>7}  {said}".rstrip())
     if not own:
-        print(
-            "\nNothing is yours yet. Begin with lesson 00, notebooks/00_start_here.ipynb: its exercise takes 5 minutes."
-        )
+        minutes = sum(exercise.minutes for id, exercise in EXERCISES.items() if id.startswith("00."))
+        print("\nNothing is yours yet. Begin with lesson 00, notebooks/00_start_here.ipynb.")
+        print(f"Its exercises take {minutes} minutes.")
         return
     image, parts = draw_passport(own, PROMPTS[0], seed, model)
     save_image(image, output)

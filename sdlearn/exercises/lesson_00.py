@@ -24,8 +24,12 @@ def texts(generator: torch.Generator) -> list[tuple]:
 
 
 def pictures(generator: torch.Generator) -> list[tuple]:
-    """Pictures (B, 3, H, W) in [−1, 1]. What lies outside differs from machine to machine in uint8 if not clipped."""
-    return [(torch.rand(shape, generator=generator) * 2 - 1,) for shape in ((2, 3, 5, 7), (1, 3, 1, 9), (3, 3, 4, 2))]
+    """Pictures (B, 3, H, W), most of their values in [−1, 1]. What lies outside must be clipped.
+
+    Without clipping uint8 holds something else there, on most machines.
+    """
+    shapes = ((2, 3, 5, 7), (1, 3, 1, 9), (3, 3, 4, 2))
+    return [(torch.rand(shape, generator=generator) * 2.2 - 1.1,) for shape in shapes]
 
 
 EXERCISES = (

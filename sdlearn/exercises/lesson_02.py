@@ -1,17 +1,19 @@
 """The exercises of lesson 02."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
 from sdlearn.diffusion.grids import make_grid
-from sdlearn.diffusion.samplers import ddpm
+from sdlearn.diffusion.samplers import Step, ddpm
 from sdlearn.diffusion.schedule import Schedule, ScheduleConfig, simple_loss
 from sdlearn.exercises.engine import Bug, Exercise
 
 
 def pairs(generator: torch.Generator) -> list[tuple]:
     """x_0 and x_t (B, ...), a timestep and an earlier one: one step, long strides, and the end."""
-    cases = (((2, 3, 5, 4), 500, 499), ((3, 7), 981, 941), ((4, 1, 2), 300, 20), ((2, 5), 40, -1), ((1, 6), 0, -1))
+    cases = (((2, 3, 5, 4), 500, 499), ((3, 7), 981, 941), ((4, 1, 2), 300, 20), ((2, 5), 40, -20), ((1, 6), 0, -1))
     configs = (ScheduleConfig(), ScheduleConfig(rescale_betas_zero_snr=True, prediction_type="v_prediction"))
     return [
         ((configs[i % 2],), (*torch.randn(2, *shape, generator=generator), t, previous))
@@ -63,12 +65,31 @@ def starts(generator: torch.Generator) -> list[tuple]:
     return [(torch.randn(shape, generator=generator), steps, kind, i) for i, (shape, steps, kind) in enumerate(cases)]
 
 
-def walk(part, x: Tensor, steps: int, prediction_type: str, seed: int) -> Tensor:
-    """x and x_0 of all steps, (steps, 2, B, ...). The network is a curve that depends on x and t."""
+def nudge(x: Tensor, i: int) -> Tensor:
+    """Stands for inpainting's `project`, which changes x after every network call."""
+    return x + 0.01 * (i + 1)
+
+
+def record(loop: Iterable[Step]) -> tuple[Tensor, Tensor, Tensor]:
+    """What a sampler yields: x and x_0 of all steps, (steps, B, ...), and their i and t, (steps, 2).
+
+    Raises TypeError when it yields anything but a Step.
+    """
+    x, x0, places = [], [], []
+    for step in loop:
+        if not isinstance(step, Step):
+            raise TypeError("each step must be handed out by: yield Step(i, t, x, x0)")
+        x.append(step.x.clone())  # the next step may overwrite it
+        x0.append(step.x0.clone())
+        places.append([step.i, step.t])
+    return torch.stack(x), torch.stack(x0), torch.tensor(places, dtype=torch.float32)
+
+
+def walk(part, x: Tensor, steps: int, prediction_type: str, seed: int) -> tuple[Tensor, ...]:
+    """Everything that the loop yields. The network is a curve that depends on x and t."""
     schedule = Schedule(ScheduleConfig(prediction_type=prediction_type, timestep_spacing="trailing"))
     grid, generator = make_grid(schedule, steps), torch.Generator().manual_seed(seed)
-    loop = part(lambda x, t: torch.sin(x + t / 300), x, grid, schedule, generator)
-    return torch.stack([torch.stack([step.x, step.x0]) for step in loop])
+    return record(part(lambda x, t: torch.sin(x + t / 300), x, grid, schedule, generator, nudge))
 
 
 EXERCISES = (
@@ -83,7 +104,7 @@ EXERCISES = (
                 (("variance = (1 - alphas_cumprod_previous) / (1 - alphas_cumprod) * beta", "variance = beta"),),
             ),
             Bug(
-                "β stands where √β belongs: the second result is the standard deviation, must be the variance",
+                "√β stands where β belongs: the second result is the standard deviation, must be the variance",
                 "equation (4)",
                 (("return mean, variance", "return mean, variance.sqrt()"),),
             ),

@@ -9,6 +9,7 @@ from sdlearn.diffusion.grids import make_grid, make_grid_euler, make_grid_heun
 from sdlearn.diffusion.samplers import Step, adams_bashforth, ddim, euler, heun
 from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
 from sdlearn.exercises.engine import Bug, Exercise
+from sdlearn.exercises.lesson_02 import nudge, record
 
 Loop = Callable[..., Iterator[Step]]
 
@@ -31,24 +32,24 @@ def noise_steps_and_eta(generator: torch.Generator) -> list[tuple]:
     return [(*case, eta) for case, eta in zip(noise_and_steps(generator) * 2, etas, strict=False)]
 
 
-def run_ddim(part: Loop, x: Tensor, steps: int, prediction_type: str, spacing: str, eta: float) -> Tensor:
-    """x after every step: (steps, B, ...)."""
-    schedule = Schedule(ScheduleConfig(prediction_type=prediction_type))
+def run_ddim(part: Loop, x: Tensor, steps: int, prediction_type: str, spacing: str, eta: float) -> tuple[Tensor, ...]:
+    """Everything that the loop yields. Without eta there is no generator, and none is needed."""
+    schedule = Schedule(ScheduleConfig(prediction_type=prediction_type, set_alpha_to_one=spacing == "trailing"))
+    generator = torch.Generator().manual_seed(1) if eta > 0 else None
     grid = make_grid(schedule, steps, spacing)
-    loop = part(predict, x, grid, schedule, generator=torch.Generator().manual_seed(1), eta=eta)
-    return torch.stack([step.x for step in loop])
+    return record(part(predict, x, grid, schedule, generator=generator, project=nudge, eta=eta))
 
 
-def run_euler(part: Loop, x: Tensor, steps: int, prediction_type: str, spacing: str) -> Tensor:
-    """x after every step: (steps, B, ...)."""
+def run_euler(part: Loop, x: Tensor, steps: int, prediction_type: str, spacing: str) -> tuple[Tensor, ...]:
+    """Everything that the loop yields."""
     schedule = Schedule(ScheduleConfig(prediction_type=prediction_type))
-    return torch.stack([step.x for step in part(predict, x, make_grid_euler(schedule, steps, spacing), schedule)])
+    return record(part(predict, x, make_grid_euler(schedule, steps, spacing), schedule, project=nudge))
 
 
-def run_heun(part: Loop, x: Tensor, steps: int, prediction_type: str, spacing: str) -> Tensor:
-    """x after every network call: (2 · steps - 1, B, ...)."""
+def run_heun(part: Loop, x: Tensor, steps: int, prediction_type: str, spacing: str) -> tuple[Tensor, ...]:
+    """Everything that the loop yields, once for every network call."""
     schedule = Schedule(ScheduleConfig(prediction_type=prediction_type))
-    return torch.stack([step.x for step in part(predict, x, make_grid_heun(schedule, steps, spacing), schedule)])
+    return record(part(predict, x, make_grid_heun(schedule, steps, spacing), schedule, project=nudge))
 
 
 EXERCISES = (

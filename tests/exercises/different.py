@@ -118,19 +118,20 @@ def from_x0(denoise, x, grid, schedule, generator=None, project=None):
     "04.ddim": [
         """
 import math
-from sdlearn.diffusion.samplers import Step, draw_noise
+from sdlearn.diffusion.samplers import Step, alphas_cumprod_after, draw_noise
 
 
 def in_numbers(denoise, x, grid, schedule, generator=None, project=None, eta=0.0):
     for i, t in enumerate(grid.timesteps.tolist()):
         now = schedule.alphas_cumprod[t].item()
-        ahead = schedule.alphas_cumprod[max(t - grid.stride, 0)].item()
+        ahead = alphas_cumprod_after(schedule, t - grid.stride).item()
         x0 = schedule.to_x0(denoise(x, t), x, t)
         epsilon = (x - math.sqrt(now) * x0) / math.sqrt(1 - now)
         variance = eta**2 * (1 - ahead) * (1 - now / ahead) / (1 - now)
         x = math.sqrt(ahead) * x0 + math.sqrt(max(1 - ahead - variance, 0)) * epsilon
         if eta:
             x = x + math.sqrt(variance) * draw_noise(x.shape, generator)
+        x = x if project is None else project(x, i)
         yield Step(i, t, x, x0)
 """,
     ],
@@ -144,10 +145,11 @@ def half_and_half(denoise, x, grid, schedule, generator=None, project=None):
     for i, (t, now, ahead) in enumerate(calls):
         x0 = denoised(denoise, x, t, now, schedule)
         if i % 2 == 0:
-            slope, h = (x - x0) / now, ahead - now
+            start, slope, h = x, (x - x0) / now, ahead - now
             x = x + h * slope
         else:
-            x = x + h / 2 * ((x - x0) / now - slope)
+            x = start + h / 2 * (slope + (x - x0) / now)
+        x = x if project is None else project(x, i)
         yield Step(i, t, x, x0)
 """,
     ],
