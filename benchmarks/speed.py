@@ -23,6 +23,7 @@ import diffusers
 import torch
 import transformers
 import typer
+from real import load_reference
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
@@ -72,9 +73,7 @@ def share_weights(ours: nn.Module, theirs: nn.Module) -> None:
 def text_to_image(count: int) -> Sides:
     """The bundled model: 25 steps of DPM-Solver++ with guidance, from words to pictures."""
     ours = sdlearn.load(BUNDLED)
-    theirs = diffusers.StableDiffusionPipeline.from_pretrained(BUNDLED, safety_checker=None)
-    theirs.scheduler = diffusers.DPMSolverMultistepScheduler.from_config(theirs.scheduler.config)
-    theirs.set_progress_bar_config(disable=True)
+    theirs = load_reference(str(BUNDLED), None, torch.float32)
     scale = ours.defaults.guidance_scale
     return Sides(
         lambda: ours(PROMPT, count=count, steps=25, progress=False),
@@ -97,15 +96,19 @@ def training_step() -> Sides:
     return Sides(lambda: step(lambda: ours(x, t, context)), lambda: step(lambda: theirs(x, t, context).sample))
 
 
-def guided_step(dtype: torch.dtype, side: int = 64) -> Sides:
-    """Stable Diffusion 1.5's UNet, with and without words: 64×64 latents are a picture of 512×512 pixels."""
-    config = UNetConfig()
+def stable_diffusion_unet(dtype: torch.dtype) -> UNet:
+    """Stable Diffusion 1.5's UNet with random weights, in memory as `load` lays it out."""
     torch.manual_seed(0)
-    ours = UNet(config).to(dtype, memory_format=weight_format(dtype))  # as `load` lays it out
+    return UNet(UNetConfig()).to(dtype, memory_format=weight_format(dtype)).requires_grad_(False)
+
+
+def guided_step(dtype: torch.dtype) -> Sides:
+    """Stable Diffusion 1.5's UNet, with and without words: 64×64 latents are a picture of 512×512 pixels."""
+    ours = stable_diffusion_unet(dtype)
     with torch.device("meta"):
-        theirs = diffusers.UNet2DConditionModel.from_config(config.to_dict())
+        theirs = diffusers.UNet2DConditionModel.from_config(ours.config.to_dict())
     share_weights(ours, theirs)
-    x, context = noise(1, 4, side, side).to(dtype), noise(2, 77, config.cross_attention_dim).to(dtype)
+    x, context = noise(1, 4, 64, 64).to(dtype), noise(2, 77, ours.config.cross_attention_dim).to(dtype)
     model = copy.copy(sdlearn.load(BUNDLED))
     model.unet = ours
     predict = model.reader()  # as sampling calls it
@@ -219,8 +222,7 @@ def growing(what: str, value: int) -> Callable[[], Any]:
         return lambda: model(PROMPT, steps=value, progress=False)
     side = value // 8 if what == "side" else 32
     batch, tokens = (value if what == name else default for name, default in (("batch", 1), ("tokens", 77)))
-    torch.manual_seed(0)
-    unet = UNet(UNetConfig()).to(torch.bfloat16, memory_format=torch.channels_last).requires_grad_(False)
+    unet = stable_diffusion_unet(torch.bfloat16)
     x, context = noise(2 * batch, 4, side, side).bfloat16(), noise(2 * batch, tokens, 768).bfloat16()
     return lambda: unet(x, 500, context)
 

@@ -100,6 +100,14 @@ def describe(hint: Any) -> str:
     return NAMES.get(hint, "a table")
 
 
+def check_groups(config: Any) -> None:
+    """Raises ValueError unless norm_num_groups divides each of block_out_channels; both are whole numbers above 0."""
+    check_counts(config, "block_out_channels", "norm_num_groups")
+    for width in config.block_out_channels:
+        if width % config.norm_num_groups:
+            raise ValueError(f"norm_num_groups = {config.norm_num_groups} does not divide {width} channels")
+
+
 def check_counts(config: Any, *keys: str) -> None:
     """Raises ValueError unless these fields hold whole numbers above 0: one each, or a tuple with at least one."""
     for key in keys:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from sdlearn.config import Config, check_counts
+from sdlearn.config import Config, check_counts, check_groups
 from sdlearn.models.attention import Attention
 from sdlearn.models.blocks import Downsample, ResnetBlock, Upsample, silu
 
@@ -44,11 +44,8 @@ class AutoencoderConfig(Config):
     }
 
     def __post_init__(self) -> None:
-        check_counts(self, "in_channels", "out_channels", "block_out_channels", "layers_per_block", "latent_channels")
-        check_counts(self, "norm_num_groups", "sample_size")
-        for width in self.block_out_channels:
-            if width % self.norm_num_groups:
-                raise ValueError(f"norm_num_groups = {self.norm_num_groups} does not divide {width} channels")
+        check_counts(self, "in_channels", "out_channels", "layers_per_block", "latent_channels", "sample_size")
+        check_groups(self)
         if not self.scaling_factor > 0:
             raise ValueError(f"scaling_factor = {self.scaling_factor!r} is not supported, only numbers above 0")
 

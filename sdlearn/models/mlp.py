@@ -9,6 +9,12 @@ from sdlearn.models.unet import TimestepEmbedding, timestep_embedding
 FREQUENCIES = (1.0, 2.0, 4.0, 8.0)  # radians for a unit of the plane: the network sees where it is, coarse and fine
 
 
+def with_waves(x: Tensor) -> Tensor:
+    """Points, and the cosines and sines of their coordinates at all FREQUENCIES. (B, D) -> (B, 9D)."""
+    waves = torch.cat([x * frequency for frequency in FREQUENCIES], dim=1)
+    return torch.cat([x, waves.cos(), waves.sin()], dim=1)
+
+
 class DenoisingMLP(nn.Module):
     """Residual layers that are told the time, as the UNet's blocks are. For points (B, D); trains in seconds."""
 
@@ -25,8 +31,7 @@ class DenoisingMLP(nn.Module):
         """x (B, D), t an int or a LongTensor (B,) -> prediction (B, D)."""
         t = torch.as_tensor(t, device=x.device).expand(len(x))
         time = self.time_embedding(timestep_embedding(t, self.first.out_features))  # (B, width)
-        waves = torch.cat([x * frequency for frequency in FREQUENCIES], dim=1)
-        h = self.first(torch.cat([x, waves.cos(), waves.sin()], dim=1))  # (B, 9D) -> (B, width)
+        h = self.first(with_waves(x))  # (B, D) -> (B, 9D) -> (B, width)
         for layer in self.layers:
             h = h + layer(F.silu(h + time))
         return self.last(F.silu(h))

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdlearn.config import Config
+from sdlearn.config import Config, check_groups
 from sdlearn.models.attention import repeat_batch, transformer_parts
 from sdlearn.models.blocks import Downsample, ResnetBlock, Upsample, silu
 
@@ -94,12 +94,8 @@ class UNetConfig(Config):
             for kind in kinds:
                 if kind not in (name, f"CrossAttn{name}"):
                     raise ValueError(f"{key} = {kind!r} is not supported, only {name!r} or 'CrossAttn{name}'")
+        check_groups(self)
         for level, width in enumerate(self.block_out_channels):
-            if not is_count(width) or width % self.norm_num_groups:
-                raise ValueError(
-                    f"block_out_channels = {self.block_out_channels} is not supported, only whole numbers above 0 that "
-                    f"norm_num_groups = {self.norm_num_groups} divides"
-                )
             if self.attends(level) and width % self.heads(level):
                 raise ValueError(f"attention_head_dim = {self.attention_head_dim!r} does not divide {width} channels")
 

@@ -196,7 +196,8 @@ def before(file: Path) -> Path:
     return file.with_stem(f"{file.stem}.previous")
 
 
-DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, pickle.UnpicklingError)
+# OSError: zipfile seeks to where a damaged directory sends it, before the file's beginning.
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError, pickle.UnpicklingError)
 
 
 def load_checkpoint(file: Path) -> dict[str, Any] | None:
@@ -212,15 +213,16 @@ def load_checkpoint(file: Path) -> dict[str, Any] | None:
         before(file).replace(file)
     if not file.exists():
         return None
-    try:
-        with zipfile.ZipFile(file) as records:
-            if name := records.testzip():
+    with file.open("rb") as stream:  # a file that can't be opened isn't damaged: that error is the caller's
+        try:
+            if name := zipfile.ZipFile(stream).testzip():
                 raise zipfile.BadZipFile(f"wrong checksum of {name}")
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except DAMAGE as error:
-        if not before(file).exists():
-            raise RuntimeError(f"{file} is damaged and the only one left; remove it to begin anew") from error
-        warnings.warn(f"{file} is damaged ({error}); training goes on from the checkpoint before it", stacklevel=2)
+            stream.seek(0)
+            return torch.load(stream, map_location="cpu", weights_only=True)
+        except DAMAGE as error:
+            if not before(file).exists():
+                raise RuntimeError(f"{file} is damaged and the only one left; remove it to begin anew") from error
+            warnings.warn(f"{file} is damaged ({error}); training goes on from the checkpoint before it", stacklevel=2)
     file.replace(file.with_suffix(".damaged"))
     return load_checkpoint(file)
 

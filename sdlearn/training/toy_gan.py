@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdlearn.models.mlp import FREQUENCIES
+from sdlearn.models.mlp import FREQUENCIES, with_waves
 
 
 class PointMLP(nn.Module):
@@ -21,9 +21,7 @@ class PointMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, D) -> (B, outputs)."""
-        if self.waves:
-            waves = torch.cat([x * frequency for frequency in FREQUENCIES], dim=1)
-            x = torch.cat([x, waves.cos(), waves.sin()], dim=1)  # (B, D) -> (B, 9D)
+        x = with_waves(x) if self.waves else x
         for layer in self.layers:
             x = F.leaky_relu(layer(x), 0.2)
         return self.last(x)
