@@ -81,8 +81,8 @@ def text_to_image(count: int) -> Sides:
     )
 
 
-def training_step() -> Sides:
-    """Forward and backward through the bundled UNet, batch 64."""
+def training_step(dtype: torch.dtype) -> Sides:
+    """Forward and backward through the bundled UNet, batch 64; in bfloat16 as its recipe trains, by autocast."""
     config = sdlearn.load(BUNDLED).unet.config
     torch.manual_seed(0)
     ours, theirs = UNet(config), diffusers.UNet2DConditionModel.from_config(config.to_dict())
@@ -91,9 +91,11 @@ def training_step() -> Sides:
 
     def step(predict: Callable[[], Tensor]) -> None:
         with torch.enable_grad():
-            predict().square().mean().backward()
+            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+                prediction = predict()
+            prediction.float().square().mean().backward()
 
-    return Sides(lambda: step(lambda: ours(x, t, context)), lambda: step(lambda: theirs(x, t, context).sample))
+    return Sides(lambda: step(lambda: ours(x, t, context)), lambda: step(lambda: theirs(x, t, context).sample), dtype)
 
 
 def stable_diffusion_unet(dtype: torch.dtype) -> UNet:
@@ -142,9 +144,10 @@ def encode_text() -> Sides:
 WORKS = {
     "image": Work("bundled model, 25 steps, one picture", lambda: text_to_image(1), 2.0, 7),
     "images": Work("bundled model, 25 steps, eight pictures", lambda: text_to_image(8), 2.0, 3),
-    "train": Work("training step of the bundled UNet, batch 64", training_step, 1.6, 5),
+    "train": Work("training step of the bundled UNet, batch 64", lambda: training_step(torch.float32), 1.6, 5),
+    "autocast": Work("the same step in bfloat16, as its recipe trains", lambda: training_step(torch.bfloat16), 1.6, 5),
     "float32": Work("guided step of SD 1.5's UNet, 512×512, float32", lambda: guided_step(torch.float32), 1.15, 3),
-    "bfloat16": Work("the same in bfloat16", lambda: guided_step(torch.bfloat16), 1.4, 5),
+    "bfloat16": Work("the same step in bfloat16", lambda: guided_step(torch.bfloat16), 1.4, 5),
     "decode": Work("SD's decoder, 512×512 pixels", decode, 1.1, 2),
     "text": Work("CLIP ViT-L/14, two prompts", encode_text, 1.1, 9),
 }

@@ -232,7 +232,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     """The squared Fréchet distance of two Gaussians with the means and covariances of features (N, F) and (M, F).
 
     |μ_a − μ_b|² + tr(C_a + C_b − 2 (C_a^½ C_b C_a^½)^½), as in "GANs Trained by a Two Time-Scale Update Rule"
-    (arXiv 1706.08500, equation 6). It depends on N and M: compare only numbers from sets of the same size.
+    (arXiv 1706.08500), the definition of FID. It depends on N and M: compare only numbers from sets of the same size.
 
     Raises ValueError for sets of fewer than 2 and features of different lengths.
     """

@@ -16,7 +16,7 @@ def silu(x: Tensor) -> Tensor:
 class ResnetBlock(nn.Module):
     """Two normalised 3×3 convolutions, the time embedding added between them, the input added after them.
 
-    Source: the BigGAN-like residual block of DDPM (arXiv 2006.11239, appendix B).
+    Source: the residual block of DDPM (arXiv 2006.11239, appendix B), which has it from Wide ResNet.
     """
 
     def __init__(

@@ -45,7 +45,7 @@ class AutoencoderRecipe:
 
 
 class AutoencoderObjective(nn.Module):
-    """|x − x̂| + (x − x̂)² + kl_weight · KL, each a mean over its numbers (arXiv 2112.10752, section 3.1)."""
+    """|x − x̂| + (x − x̂)² + kl_weight · KL, each a mean over its numbers. The KL: arXiv 2112.10752, section 3.1."""
 
     def __init__(self, autoencoder: Autoencoder, kl_weight: float) -> None:
         super().__init__()

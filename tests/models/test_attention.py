@@ -66,17 +66,18 @@ def test_rows_sum_to_one_and_open_equals_fused(size: tuple[int, ...], masked: bo
 
 
 def test_which_form_is_used(monkeypatch) -> None:
-    """Open with gradients at a few hundred tokens; fused without, and where the weights would be large."""
+    """Fused; open with gradients in half precision, unless the weights would be large."""
     fused = []
     kernel = F.scaled_dot_product_attention
     monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **k: fused.append(1) or kernel(*a, **k))
-    small, large = normal(1, 1, 1024, 2), normal(1, 1, 1025, 2)
+    small, large = normal(1, 1, 1024, 2).bfloat16(), normal(1, 1, 1025, 2).bfloat16()
     attention(small, small, small)
     assert not fused
     attention(small[:, :, :1], large, large)
+    attention(small.float(), small.float(), small.float())
     with torch.no_grad():
         attention(small, small, small)
-    assert len(fused) == 2
+    assert len(fused) == 3
 
 
 @quick
