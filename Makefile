@@ -4,6 +4,7 @@ PROMPT :=
 MODEL :=
 SEED := 0
 REPO :=
+RUN :=
 KAGGLE_PYTHON := 3.12
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,7 +16,7 @@ export PROMPT SEED MODEL
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-full parity bench real lint lab notebooks solved host wheels browser evaluate tiny clean
+.PHONY: help demo test test-full parity bench real lint lab notebooks solved host wheels browser recorded evaluate tiny clean
 
 help:  ## list what make can do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,10 +65,13 @@ parity: $(VENV)/dev  ## how far every part is from the reference, from the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not browser" --parity docs/parity.md
 
 bench: $(VENV)/dev  ## time and memory beside Diffusers, into docs/performance.md; a quiet machine, 20 minutes
-	$(BIN)/python benchmarks/speed.py run
+	$(BIN)/python benchmarks/speed.py
 
 real: $(VENV)/dev  ## the same for a real checkpoint, with pictures: MODEL=a folder or a name on the hub, into out/real
 	$(BIN)/python benchmarks/real.py "$$MODEL"
+
+recorded: $(VENV)/dev  ## make a lesson's recorded run again (hours): RUN=epsilon_or_v
+	$(BIN)/python -m sdlearn.recorded.$(RUN)
 
 evaluate: $(VENV)/dev  ## the bundled model's scores
 	$(BIN)/sdlearn evaluate

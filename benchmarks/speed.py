@@ -3,20 +3,20 @@
     make bench
 
 Both sides have the same random weights, are called in turns in one process, and each pair of calls gives one ratio. The
-machine should do nothing else. Peak memory is measured on Linux, each side in a process of its own.
+machine should do nothing else.
 """
 
 import copy
 import json
 import platform
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import accumulate
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, NamedTuple
 
 import diffusers
@@ -25,6 +25,7 @@ import transformers
 import typer
 from real import load_reference
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
@@ -175,6 +176,7 @@ def measure(work: Work) -> dict[str, Any]:
         sides.theirs()  # also warms up
     sides.ours()
     pairs = [(seconds(sides.ours), seconds(sides.theirs)) for _ in tqdm(range(work.pairs), work.name, leave=False)]
+    needed = working_memory(sides.ours), working_memory(sides.theirs)
     ratios = [theirs / ours for ours, theirs in pairs]
     ours, theirs = (statistics.median(times) for times in zip(*pairs, strict=True))
     operations = counter.get_total_flops()
@@ -185,28 +187,20 @@ def measure(work: Work) -> dict[str, Any]:
         "ratio": statistics.median(ratios),
         "range": (min(ratios), max(ratios)),
         "rates": (operations / ours, operations / theirs),
+        "MB": needed,
         "dtype": sides.dtype,
     }
 
 
-def status(key: str) -> float:
-    """A line of /proc/self/status, such as VmHWM, the peak of the memory in use since it was last reset. In MB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(f"{key}:")).split()[1]) / 1000
-
-
 def working_memory(run: Callable[[], Any]) -> float:
-    """The most memory that a call needs beyond what is in use before it, weights included there. In MB."""
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-    before = status("VmRSS")
-    run()
-    return status("VmHWM") - before
-
-
-def alone(*arguments: str) -> dict[str, float]:
-    """What this file prints when it is called with the arguments, in a process of its own."""
-    command = [sys.executable, __file__, *arguments]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    """The most memory that the tensors of a call take at once, beside those that were there before it. In MB."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
+        run()
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "trace.json"
+        trace.export_chrome_trace(str(file))
+        events = [event for event in json.loads(file.read_text())["traceEvents"] if event["name"] == "[memory]"]
+    return max(accumulate(event["args"]["Bytes"] for event in sorted(events, key=lambda event: event["ts"]))) / 1e6
 
 
 GROWTH: dict[str, tuple[str, tuple[int, ...]]] = {
@@ -215,7 +209,6 @@ GROWTH: dict[str, tuple[str, tuple[int, ...]]] = {
     "tokens": ("tokens of the text, 256×256", (77, 154, 308, 616)),
     "steps": ("steps of the bundled model", (5, 10, 25, 50)),
 }
-app = typer.Typer(add_completion=False)
 
 
 def growing(what: str, value: int) -> Callable[[], Any]:
@@ -258,21 +251,11 @@ def plot(growth: dict[str, list[dict[str, float]]], file: Path) -> None:
     plt.close(fig)
 
 
-@app.command()
-@torch.no_grad()
-def memory(work: str, side: str) -> None:
-    """Print the working memory of one side, "ours" or "theirs", of one row."""
-    sides = WORKS[work].make()
-    print(json.dumps({"MB": working_memory(getattr(sides, side))}))
-
-
-@app.command()
-@torch.no_grad()
-def grow(what: str, value: int) -> None:
-    """Print time and working memory at one point of the plot."""
+def grow(what: str, value: int) -> dict[str, float]:
+    """Time and working memory at one point of the plot."""
     run = growing(what, value)
     needed = working_memory(run)  # also warms up
-    print(json.dumps({"MB": needed, "seconds": seconds(run)}))
+    return {"MB": needed, "seconds": min(seconds(run) for _ in range(3))}  # what else the machine does only adds
 
 
 def table(results: dict[str, dict[str, Any]], peaks: dict[torch.dtype, float]) -> list[str]:
@@ -282,7 +265,7 @@ def table(results: dict[str, dict[str, Any]], peaks: dict[torch.dtype, float]) -
     for key, result in results.items():
         low, high = result["range"]
         mine, reference = (rate / peaks[result["dtype"]] for rate in result["rates"])
-        needed, theirs = (f"{value:.0f}" if value is not None else "" for value in result["MB"])
+        needed, theirs = (f"{value:.0f}" for value in result["MB"])
         lines.append(
             f"| {WORKS[key].name} | {result['ours']:.2f} | {result['theirs']:.2f} | {result['ratio']:.2f} "
             f"({low:.2f} to {high:.2f}) | {WORKS[key].aim:g} | {mine:.0%} | {reference:.0%} | {needed} | {theirs} |"
@@ -303,7 +286,8 @@ def report(rows: list[str], peaks: dict[torch.dtype, float]) -> str:
             "Written by `make bench`. Both sides have the same weights and are called in turns in one process; each",
             "pair of calls gives one ratio, Diffusers' time by ours, and the table has their median and range.",
             "*Of peak* is the rate of the operations, as counted in Diffusers' passes, by the machine's best rate of a",
-            "matrix product. Memory is what a call needs at most beyond the weights, measured in a process of its own.",
+            "matrix product. Memory is the most that the tensors of a call take at once, beside the weights; it leaves",
+            "out the kernels' own scratch memory, which is the same on both sides.",
             "",
             f"Machine: {platform.machine()}, {torch.get_num_threads()} threads; matrix products reach {rates}.",
             f"Versions: Python {platform.python_version()}, {packages}.",
@@ -315,38 +299,33 @@ def report(rows: list[str], peaks: dict[torch.dtype, float]) -> str:
             "![Eight small plots with logarithmic axes: time above, working memory below, against picture size, batch, "
             "text length and steps](performance.png)",
             "",
-            "One guided step of Stable Diffusion 1.5's UNet in bfloat16, each point in a process of its own; the last",
-            "column is a whole picture of the bundled model.",
+            "One guided step of Stable Diffusion 1.5's UNet in bfloat16, the fastest of three; the last column is a",
+            "whole picture of the bundled model.",
             "",
         ]
     )
 
 
-@app.command()
 @torch.no_grad()
 def run(
     works: Annotated[str, typer.Option(help="Only these rows, and no files: " + ", ".join(WORKS))] = "",
 ) -> None:
     """Measure every row and the growth, print the table, and write docs/performance.md."""
     names = works.split(",") if works else list(WORKS)
-    on_linux = platform.system() == "Linux"
     peaks = {dtype: peak_rate(dtype) for dtype in (torch.float32, torch.bfloat16)}
     results = {name: measure(WORKS[name]) for name in tqdm(names, "rows", leave=False)}
-    for name, result in tqdm(results.items(), "memory", leave=False):
-        result["MB"] = [alone("memory", name, side)["MB"] if on_linux else None for side in ("ours", "theirs")]
     rows = table(results, peaks)
     print("\n".join(rows))
     if works:
         return
     points = [(what, value) for what, (_, values) in GROWTH.items() for value in values]
     growth: dict[str, list[dict[str, float]]] = {what: [] for what in GROWTH}
-    for what, value in tqdm(points if on_linux else [], "growth", leave=False):
-        growth[what].append(alone("grow", what, str(value)))
-    if on_linux:
-        plot(growth, DOCS / "performance.png")
+    for what, value in tqdm(points, "growth", leave=False):
+        growth[what].append(grow(what, value))
+    plot(growth, DOCS / "performance.png")
     with whole_file(DOCS / "performance.md") as temporary:
         temporary.write_text(report(rows, peaks), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    app()
+    typer.run(run)

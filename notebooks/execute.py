@@ -14,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import host
 import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
@@ -75,7 +76,7 @@ def main() -> None:
     parser.add_argument("--solved", type=Path, metavar="FOLDER", help="where copies with solutions go")
     parser.add_argument("notebooks", nargs="*", type=Path, help="all lessons, if none is named")
     arguments = parser.parse_args()
-    for file in arguments.notebooks or sorted(FOLDER.glob("*.ipynb")):
+    for file in arguments.notebooks or host.lessons(FOLDER.parent):
         notebook, destination, ids = nbformat.read(file, as_version=4), file, []
         started = time.perf_counter()
         if arguments.solved is not None:

@@ -93,12 +93,17 @@ def save_image_grid(pictures: Tensor, file: Path, columns: int = 8) -> None:
         image_grid(to_images(pictures), columns).save(temporary, format="PNG")
 
 
+def whole_source(obj: Callable | type) -> str:
+    """The source text of a function, method or class, without its outer indentation."""
+    return textwrap.dedent(inspect.getsource(obj)).rstrip()
+
+
 def source(obj: Callable | type) -> str:
-    """The source text of one function, method or class, without its outer indentation.
+    """`whole_source` of what fits on a screen.
 
     Raises ValueError when it is longer than SOURCE_LINES: then show its methods one by one.
     """
-    text = textwrap.dedent(inspect.getsource(obj)).rstrip()
+    text = whole_source(obj)
     lines = text.count("\n") + 1
     if lines > SOURCE_LINES:
         raise ValueError(
@@ -286,7 +291,8 @@ def pipeline_map(
 
     shapes: from `measure_shapes`. steps: how often the loop runs. pictures: the noise, decoded, and what became of it.
     here: the part where the reader is. own: how many of a part's exercises the reader has solved, and of how many:
-    {"noise": (1, 3)}. A bar shows it; a part that is all the reader's own is green, with a tick.
+    {"noise": (1, 3)}. A bar shows it; a part that is all the reader's own is green, with a tick. A part without
+    exercises names its lesson.
     Raises ValueError when a part is not on the map.
     """
     import matplotlib.pyplot as plt
@@ -340,7 +346,7 @@ def pipeline_map(
         box(x, y, 20, 14, facecolor=color, edgecolor=edge, linewidth=width)
         text(x, y + 3.4, name + (" ✔" if complete else ""), 12, weight="bold")
         text(x, y - 0.4, does, 8.5)
-        text(x, y - 4, lesson + (f", {done} of {count}" if count else ""), 8.5, color="#555555")
+        text(x, y - 4, f"yours: {done} of {count}" if count else lesson, 8.5, color="#555555")
         if 0 < done < count:
             ax.plot((x - 8, x - 8 + 16 * done / count), (y - 6, y - 6), color=GREEN, lw=5, solid_capstyle="butt")
         if name == here:

@@ -96,6 +96,7 @@ def test_source() -> None:
     assert show.source(show.to_png).startswith("def to_png(image")
     method = show.source(StableDiffusion.decode)
     assert method.startswith("@torch.no_grad()\ndef decode(self") and method.endswith("clamp(-1, 1)")
+    assert show.whole_source(StableDiffusion).startswith("class StableDiffusion")
     with pytest.raises(ValueError, match=r"StableDiffusion has \d+ lines, more than 40"):
         show.source(StableDiffusion)
 
@@ -234,7 +235,8 @@ def test_the_map_shows_the_measured_shapes(tiny_folder: Path, own: dict[str, tup
     assert words.count("1×4×16×16") == 3 and words.count("2×4×16×16") == 1 and "1×3×64×64" in words
     assert {"1×77", "2×77×32", "“an owl”", "you are here", "round and round, 25 times"} <= set(words)
     assert [word for word in words if "✔" in word] == ["guidance ✔", "sampler ✔"] * bool(own)
-    progress = ["lesson 01, 1 of 3", "lesson 10, 1 of 1", "lesson 04, 3 of 3", "lesson 06, 0 of 2"]
-    assert [word for word in words if " of " in word] == progress * bool(own)
+    yours = ["yours: 1 of 3", "yours: 1 of 1", "yours: 3 of 3", "yours: 0 of 2"]  # in place of the lesson
+    assert [word for word in words if " of " in word] == yours * bool(own)
+    assert sum(word.startswith("lesson ") for word in words) == 7 - len(own)
     with pytest.raises(ValueError, match="vae: not on the map"):
         show.pipeline_map(shapes, 25, "an owl", here="vae")

@@ -27,7 +27,7 @@ class Bug:
     """A classic mistake, as a change of the reference's own source text.
 
     name: the hint, what was confused. read: where to read, "equation (2)". changes: (old, new) pairs; each `old` stands
-    exactly once in the source text as `show.source(reference)` prints it, without its outer indentation.
+    exactly once in the source text as `show.whole_source(reference)` returns it.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Exercise:
     run: run(part, *inputs) returns what is compared: a tensor, a number, or a tuple of them. part is the function, the
         method of an object that was just made, or the object.
     part: the key of sdlearn.load(parts=...) under which the answer goes into the model, if there is one.
+    sampler: the sampler that uses this part, where not every one does and the part is no sampler itself.
     box: the box of the map that it belongs to.
     """
 
@@ -66,6 +67,7 @@ class Exercise:
     minutes: int
     run: Callable[..., Any] = call
     part: str | None = None
+    sampler: str | None = None
     box: str | None = None
 
     @property
@@ -264,7 +266,9 @@ def as_tensors(output: Any) -> list[Tensor] | None:
 def kind(output: Any) -> str:
     """What sort of thing an output is, in words. Only outputs of one kind are compared."""
     if isinstance(output, tuple | list):
-        return f"{len(output)} values ({', '.join(kind(one) for one in output)})"
+        kinds = [kind(one) for one in output]
+        alike = len(kinds) > 3 and len(set(kinds)) == 1
+        return f"{len(kinds)} values ({f'each {kinds[0]}' if alike else ', '.join(kinds)})"
     if isinstance(output, Tensor):
         return "a tensor"
     return "a number" if isinstance(output, int | float) else describe(output)

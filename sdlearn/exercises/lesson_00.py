@@ -68,6 +68,34 @@ EXERCISES = (
                 "the task: self.pad_token",
                 (("[padding] *", "[end] *"),),
             ),
+            Bug(
+                "the start mark is missing",
+                "section 1, the tokenizer: which marks every row has",
+                (
+                    (
+                        "[begin, *self.encode(text)[: self.max_length - 2], end]",
+                        "[*self.encode(text)[: self.max_length - 1], end]",
+                    ),
+                ),
+            ),
+            Bug(
+                "the end mark is missing",
+                "section 1, the tokenizer: which marks every row has",
+                (
+                    (
+                        "[begin, *self.encode(text)[: self.max_length - 2], end]",
+                        "[begin, *self.encode(text)][: self.max_length]",
+                    ),
+                ),
+            ),
+            Bug(
+                "the end mark stands at the end of the row, must stand at the end of the text",
+                "section 1, the tokenizer: which marks every row has",
+                (
+                    ("self.max_length - 2], end]", "self.max_length - 2]]"),
+                    ("(self.max_length - len(ids)))", "(self.max_length - 1 - len(ids)) + [end])"),
+                ),
+            ),
         ),
         difficulty=1,
         minutes=8,
@@ -98,6 +126,16 @@ EXERCISES = (
                 "0 becomes black, and what is brighter becomes 0 to 127",
                 "the task: where −1 goes",
                 (("clamp(-1, 1) + 1) * 127.5", "clamp(0, 1)) * 127.5"),),
+            ),
+            Bug(
+                "255 is twice too much: what it multiplies goes from 0 to 2",
+                "the task: where 1 goes",
+                (("((pictures.clamp(-1, 1) + 1) * 127.5)", "((pictures + 1) * 255).clamp(0, 255)"),),
+            ),
+            Bug(
+                "128 in place of 127.5: the numbers go from 0 to 255, which is 255 steps",
+                "the task: where 1 goes",
+                (("((pictures.clamp(-1, 1) + 1) * 127.5)", "((pictures + 1) * 128).clamp(0, 255)"),),
             ),
         ),
         difficulty=1,
@@ -147,6 +185,11 @@ EXERCISES = (
                 "the scale multiplies the prediction with words alone: brackets are missing",
                 "equation (1)",
                 (("(conditional - unconditional)", "conditional - unconditional"),),
+            ),
+            Bug(
+                "this is w = guidance_scale - 1, which counts from the prediction with words, and not from the other",
+                "equation (1) and the sentence below it",
+                (("guidance_scale *", "(guidance_scale - 1) *"),),
             ),
         ),
         difficulty=1,

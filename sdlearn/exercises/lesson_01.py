@@ -88,6 +88,16 @@ EXERCISES = (
                 "the remark on counting below equation (1)",
                 (("self.betas[t]", "self.betas[t - 1]"),),
             ),
+            Bug(
+                "the factors are √β and 1 − √β: the variances add up to 1, and not the factors",
+                "equation (1)",
+                (("(1 - beta).sqrt() * x", "(1 - beta.sqrt()) * x"),),
+            ),
+            Bug(
+                "the factors are √(1 − β) and 1 − √(1 − β): the variances add up to 1, and not the factors",
+                "equation (1)",
+                (("beta.sqrt() * noise", "(1 - (1 - beta).sqrt()) * noise"),),
+            ),
         ),
         difficulty=1,
         minutes=4,
@@ -143,6 +153,19 @@ EXERCISES = (
                 "the remark on counting below equation (1)",
                 (("self.rates(t, x0)", "self.rates(t - 1, x0)"),),
             ),
+            Bug(
+                "a root is taken twice: the rates are √ᾱ and √(1 − ᾱ) already",
+                "equation (4)",
+                (
+                    ("signal_rate * x0", "signal_rate.sqrt() * x0"),
+                    ("noise_rate * noise", "noise_rate.sqrt() * noise"),
+                ),
+            ),
+            Bug(
+                "this is x_0 + σ · noise, x_t divided by √ᾱ: the factor of x_0 is missing",
+                "equation (4)",
+                (("signal_rate * x0 + noise_rate * noise", "x0 + noise_rate / signal_rate * noise"),),
+            ),
         ),
         difficulty=1,
         minutes=5,
@@ -182,6 +205,56 @@ EXERCISES = (
                         "return (alphas_cumprod / (1 - alphas_cumprod)).log()",
                     ),
                 ),
+            ),
+            Bug(
+                "this is ᾱ, the signal's variance; it isn't divided by the noise's",
+                "equation (7)",
+                (("return alphas_cumprod / (1 - alphas_cumprod)", "return alphas_cumprod"),),
+            ),
+            Bug(
+                "this is 1/ᾱ: the noise's variance is 1 − ᾱ, and the signal's belongs above the line",
+                "equation (7)",
+                (("return alphas_cumprod / (1 - alphas_cumprod)", "return 1 / alphas_cumprod"),),
+            ),
+            Bug(
+                "this is 1 − ᾱ, the noise's variance; the signal's is to be divided by it",
+                "equation (7)",
+                (("return alphas_cumprod / (1 - alphas_cumprod)", "return 1 - alphas_cumprod"),),
+            ),
+            Bug(
+                "this is σ, the noise rate divided by the signal rate; the SNR is 1/σ²",
+                "equation (7)",
+                (
+                    (
+                        "return alphas_cumprod / (1 - alphas_cumprod)",
+                        "return ((1 - alphas_cumprod) / alphas_cumprod).sqrt()",
+                    ),
+                ),
+            ),
+            Bug(
+                "this is λ, half the logarithm of the SNR",
+                "equation (7)",
+                (
+                    (
+                        "return alphas_cumprod / (1 - alphas_cumprod)",
+                        "return (alphas_cumprod / (1 - alphas_cumprod)).log() / 2",
+                    ),
+                ),
+            ),
+            Bug(
+                "√ᾱ is used where ᾱ belongs: the SNR is made of variances",
+                "equation (7)",
+                (
+                    (
+                        "return alphas_cumprod / (1 - alphas_cumprod)",
+                        "return alphas_cumprod.sqrt() / (1 - alphas_cumprod.sqrt())",
+                    ),
+                ),
+            ),
+            Bug(
+                "t is off by one: ᾱ is taken from the step before",
+                "the remark on counting below equation (1)",
+                (("self._alphas_cumprod(t)", "self._alphas_cumprod(t - 1)"),),
             ),
         ),
         difficulty=1,
@@ -228,6 +301,26 @@ EXERCISES = (
                 "the text of exercise 01.make_betas",
                 (("rescale_zero_snr(betas) if config.rescale_betas_zero_snr else betas", "betas"),),
             ),
+            Bug(
+                "with scaled_linear the roots at both ends are missing: √β grows evenly, from √beta_start to √beta_end",
+                "the table of the three schedules",
+                (
+                    (
+                        "torch.linspace(config.beta_start**0.5, config.beta_end**0.5, n, dtype=torch.float32) ** 2",
+                        "torch.linspace(config.beta_start, config.beta_end, n, dtype=torch.float32) ** 2",
+                    ),
+                ),
+            ),
+            Bug(
+                "for the cosine α is returned where β = 1 − α belongs",
+                "the table of the three schedules",
+                (("min(1 - f[i + 1] / f[i], 0.999)", "min(f[i + 1] / f[i], 0.999)"),),
+            ),
+            Bug(
+                "for the cosine 1 − ᾱ is returned; β belongs to one step, where ᾱ is divided by the ᾱ before it",
+                "the table of the three schedules",
+                (("1 - f[i + 1] / f[i]", "1 - f[i + 1]"),),
+            ),
         ),
         difficulty=2,
         minutes=10,
@@ -267,6 +360,21 @@ EXERCISES = (
                 "alphas are returned, must be betas",
                 "the list above the exercise",
                 (("return 1 - alphas", "return alphas"),),
+            ),
+            Bug(
+                "the β are multiplied; ᾱ is the product of the α = 1 − β",
+                "the list above the exercise",
+                (("torch.cumprod(1 - betas", "torch.cumprod(betas"),),
+            ),
+            Bug(
+                "√ᾱ is scaled, but not shifted: the last value isn't 0",
+                "equation (8)",
+                (("(signal_rates - final) *", "signal_rates *"),),
+            ),
+            Bug(
+                "the scale is upside down",
+                "equation (8)",
+                (("(first / (first - final))", "((first - final) / first)"),),
             ),
         ),
         difficulty=2,

@@ -73,7 +73,7 @@ def nudge(x: Tensor, i: int) -> Tensor:
 def record(loop: Iterable[Step]) -> tuple[Tensor, Tensor, Tensor]:
     """What a sampler yields: x and x_0 of all steps, (steps, B, ...), and their i and t, (steps, 2).
 
-    Raises TypeError when it yields anything but a Step.
+    Raises TypeError when it yields anything but a Step, or nothing.
     """
     x, x0, places = [], [], []
     for step in loop:
@@ -82,6 +82,8 @@ def record(loop: Iterable[Step]) -> tuple[Tensor, Tensor, Tensor]:
         x.append(step.x.clone())  # the next step may overwrite it
         x0.append(step.x0.clone())
         places.append([step.i, step.t])
+    if not x:
+        raise TypeError("it yields nothing; each step must be handed out by: yield Step(i, t, x, x0)")
     return torch.stack(x), torch.stack(x0), torch.tensor(places, dtype=torch.float32)
 
 
@@ -91,6 +93,8 @@ def walk(part, x: Tensor, steps: int, prediction_type: str, seed: int) -> tuple[
     grid, generator = make_grid(schedule, steps), torch.Generator().manual_seed(seed)
     return record(part(lambda x, t: torch.sin(x + t / 300), x, grid, schedule, generator, nudge))
 
+
+NO_PROJECT = Bug("x isn't handed to project", "the task: project", (("x = project(x, i) if project else x", "pass"),))
 
 EXERCISES = (
     Exercise(
@@ -135,9 +139,72 @@ EXERCISES = (
                     ("* X\n", "* x\n"),
                 ),
             ),
+            Bug(
+                "the step ends at t − 1, must end at `previous`",
+                "the line about strides below equation (4)",
+                (
+                    (
+                        "self._alphas_cumprod(previous) if previous >= 0 else",
+                        "self._alphas_cumprod(t - 1) if t > 0 else",
+                    ),
+                ),
+            ),
+            Bug(
+                "`previous` below 0 is the end; as an index it counts from the end of the list, where all is noise",
+                "the task: what takes the place of ᾱ there",
+                (
+                    (
+                        "self._alphas_cumprod(previous) if previous >= 0 else torch.tensor(1.0)",
+                        "self.alphas_cumprod[previous]",
+                    ),
+                ),
+            ),
+            Bug(
+                "ᾱ at t = 0 is used for the end; there ᾱ is 1",
+                "the task: what takes the place of ᾱ there",
+                (("torch.tensor(1.0)", "self.alphas_cumprod[0]"),),
+            ),
+            Bug(
+                "the division by 1 − ᾱ is missing in the mean",
+                "equation (3)",
+                (
+                    ("beta / (1 - alphas_cumprod) * x0", "beta * x0"),
+                    (
+                        "(1 - alphas_cumprod_previous) / (1 - alphas_cumprod) * x\n",
+                        "(1 - alphas_cumprod_previous) * x\n",
+                    ),
+                ),
+            ),
+            Bug(
+                "a root is missing in the factor of x_0: ᾱ is used where √ᾱ belongs",
+                "equation (3)",
+                (("alphas_cumprod_previous.sqrt()", "alphas_cumprod_previous"),),
+            ),
+            Bug(
+                "a root is missing in the factor of x: α is used where √α belongs",
+                "equation (3)",
+                (("alpha.sqrt()", "alpha"),),
+            ),
+            Bug(
+                "√ᾱ is used in the factor of x, where √α of the step belongs",
+                "equation (3)",
+                (("alpha.sqrt()", "alphas_cumprod.sqrt()"),),
+            ),
+            Bug(
+                "the fraction in the variance is upside down: β̃ must be smaller than β",
+                "equation (4)",
+                (
+                    (
+                        "variance = (1 - alphas_cumprod_previous) / (1 - alphas_cumprod) * beta",
+                        "variance = (1 - alphas_cumprod) / (1 - alphas_cumprod_previous) * beta",
+                    ),
+                ),
+            ),
         ),
         difficulty=3,
         minutes=10,
+        part="schedule",
+        sampler="ddpm",
         box="sampler",
     ),
     Exercise(
@@ -180,6 +247,56 @@ EXERCISES = (
                 "equation (6)",
                 (("(x - noise_rate * prediction)", "(x - prediction)"),),
             ),
+            Bug(
+                "the prediction is always taken for epsilon; self.config.prediction_type says what it is",
+                "equation (6)",
+                (('if self.config.prediction_type == "epsilon":', "if True:"),),
+            ),
+            Bug(
+                "the kind called sample is forgotten: there the prediction is x_0 already",
+                "equation (6)",
+                (('if self.config.prediction_type == "sample":', "if False:"),),
+            ),
+            Bug(
+                "for the kind called sample x is returned, must be the prediction: it is x_0",
+                "equation (6)",
+                (("return prediction", "return x"),),
+            ),
+            Bug(
+                "with epsilon the noise is added, must be subtracted",
+                "equation (6)",
+                (("(x - noise_rate * prediction)", "(x + noise_rate * prediction)"),),
+            ),
+            Bug(
+                "with epsilon signal rate and noise rate have changed places",
+                "equation (6)",
+                (
+                    (
+                        "(x - noise_rate * prediction) / (signal_rate + 2**-12 * (signal_rate == 0))",
+                        "(x - signal_rate * prediction) / noise_rate",
+                    ),
+                ),
+            ),
+            Bug(
+                "with epsilon brackets are missing: x is to be divided, too",
+                "equation (6)",
+                (
+                    (
+                        "(x - noise_rate * prediction) / (signal_rate + 2**-12 * (signal_rate == 0))",
+                        "x - noise_rate * prediction / signal_rate",
+                    ),
+                ),
+            ),
+            Bug(
+                "x and v have changed places",
+                "equation (6)",
+                (
+                    (
+                        "return signal_rate * x - noise_rate * prediction",
+                        "return signal_rate * prediction - noise_rate * x",
+                    ),
+                ),
+            ),
         ),
         difficulty=2,
         minutes=5,
@@ -209,6 +326,31 @@ EXERCISES = (
             ),
             Bug("the squares are summed, not averaged", "equation (8)", ((".mean()", ".sum()"),)),
             Bug("the difference isn't squared", "equation (8)", ((".square()", ".abs()"),)),
+            Bug(
+                "the target is always x_0; the schedule says what the network predicts",
+                "the sentence above equation (8)",
+                (("schedule.target(x0, noise, t)", "x0"),),
+            ),
+            Bug(
+                "x_0 and the noise have changed places in the target",
+                "equation (8)",
+                (("target(x0, noise, t)", "target(noise, x0, t)"),),
+            ),
+            Bug(
+                "the target is made from x_t, must be made from x_0",
+                "equation (8)",
+                (("target(x0, noise, t)", "target(x, noise, t)"),),
+            ),
+            Bug(
+                "the mean is taken before the square, so that differences cancel",
+                "equation (8)",
+                ((".square().mean()", ".mean().square()"),),
+            ),
+            Bug(
+                "this is the root of the mean square",
+                "equation (8)",
+                ((".square().mean()", ".square().mean().sqrt()"),),
+            ),
         ),
         difficulty=1,
         minutes=5,
@@ -230,7 +372,7 @@ EXERCISES = (
                 ((" + variance.sqrt() * draw_noise(x.shape, generator).to(x)", ""),),
             ),
             Bug(
-                "t is off by one when the network is asked",
+                "the network is asked for the next timestep, but x is still at t",
                 "the numbered list of the exercise",
                 (("denoise(x, t)", "denoise(x, timesteps[i + 1])"),),
             ),
@@ -239,6 +381,82 @@ EXERCISES = (
                 "equation (6)",
                 (("schedule.to_x0(denoise(x, t), x, t)", "denoise(x, t)"),),
             ),
+            Bug(
+                "t is off by one when the network is asked: x is at t, and not at t − 1",
+                "the numbered list of the exercise",
+                (("denoise(x, t)", "denoise(x, t - 1)"),),
+            ),
+            Bug(
+                "t is off by one when the network is asked and its answer is converted",
+                "the numbered list of the exercise",
+                (("schedule.to_x0(denoise(x, t), x, t)", "schedule.to_x0(denoise(x, t - 1), x, t - 1)"),),
+            ),
+            Bug(
+                "t is off by one when the network's answer is converted",
+                "the numbered list of the exercise",
+                (("denoise(x, t), x, t)", "denoise(x, t), x, t - 1)"),),
+            ),
+            Bug(
+                "t is off by one in the posterior",
+                "the numbered list of the exercise",
+                (
+                    (
+                        "schedule.posterior(x0, x, t, timesteps[i + 1])",
+                        "schedule.posterior(x0, x, t - 1, timesteps[i + 1])",
+                    ),
+                ),
+            ),
+            Bug(
+                "t is off by one everywhere: a paper that counts from 1 has t + 1; the grid counts from 0",
+                "the numbered list of the exercise",
+                (("[*grid.timesteps.tolist(), -1]", "[*(t - 1 for t in grid.timesteps.tolist()), -1]"),),
+            ),
+            Bug(
+                "the step ends at t − 1, but the grid leaves timesteps out",
+                "the numbered list of the exercise",
+                (("schedule.posterior(x0, x, t, timesteps[i + 1])", "schedule.posterior(x0, x, t, t - 1)"),),
+            ),
+            Bug(
+                "all steps but the last end at t − 1, but the grid leaves timesteps out",
+                "the numbered list of the exercise",
+                (("timesteps[i + 1])", "t - 1 if i < len(grid) - 1 else -1)"),),
+            ),
+            Bug(
+                "the last step ends at t = 0, where noise is left; −1 is the end",
+                "the numbered list of the exercise",
+                (("tolist(), -1]", "tolist(), 0]"),),
+            ),
+            Bug(
+                "x_0 and x have changed places in the posterior",
+                "the numbered list of the exercise",
+                (("schedule.posterior(x0, x, t, timesteps[i + 1])", "schedule.posterior(x, x0, t, timesteps[i + 1])"),),
+            ),
+            Bug(
+                "the noise is added to x, must be added to the mean",
+                "the numbered list of the exercise",
+                (("else mean +", "else x +"),),
+            ),
+            Bug(
+                "the noise isn't scaled: its standard deviation is 1",
+                "the numbered list of the exercise",
+                (("variance.sqrt() * draw_noise", "draw_noise"),),
+            ),
+            Bug(
+                "x_0 and x have changed places in Step",
+                "the numbered list of the exercise",
+                (("Step(i, t, x, x0)", "Step(i, t, x0, x)"),),
+            ),
+            Bug(
+                "x is handed out before project has changed it",
+                "the numbered list of the exercise",
+                (
+                    (
+                        "        x = project(x, i) if project else x\n        yield Step(i, t, x, x0)",
+                        "        yield Step(i, t, x, x0)\n        x = project(x, i) if project else x",
+                    ),
+                ),
+            ),
+            NO_PROJECT,
         ),
         difficulty=2,
         minutes=10,

@@ -61,6 +61,11 @@ def balls(generator: torch.Generator) -> list[tuple]:
     return [(ISLANDS.score, *torch.randn(2, count, 2, generator=generator), h, steps) for count, h, steps in cases]
 
 
+# The three parts of `leapfrog`: before the loop, in it, and after it.
+FIRST = "    momentum = momentum + step_size / 2 * score(x)\n    for _ in range(leapfrog_steps - 1):\n"
+ROUND = "        x = x + step_size * momentum\n        momentum = momentum + step_size * score(x)\n"
+LAST = "    x = x + step_size * momentum\n    momentum = momentum + step_size / 2 * score(x)\n"
+
 EXERCISES = (
     Exercise(
         id="03.langevin_step",
@@ -91,6 +96,27 @@ EXERCISES = (
                 "the noise is missing: all points end on the peaks",
                 "the film",
                 ((" + math.sqrt(step_size) * noise", ""),),
+            ),
+            Bug(
+                "the step size is taken for the standard deviation of the noise; it is its variance",
+                "equation (2)",
+                (
+                    ("step_size / 2 * score", "step_size**2 / 2 * score"),
+                    ("math.sqrt(step_size)", "step_size"),
+                ),
+            ),
+            Bug(
+                "this is a step of twice the size, h · score and sqrt(2h) · z, as others count it",
+                "the note on two conventions below equation (2)",
+                (
+                    ("step_size / 2 * score", "step_size * score"),
+                    ("math.sqrt(step_size)", "math.sqrt(2 * step_size)"),
+                ),
+            ),
+            Bug(
+                "the noise isn't scaled: its variance is 1, must be the step size",
+                "equation (2)",
+                (("math.sqrt(step_size) * noise", "noise"),),
             ),
         ),
         difficulty=1,
@@ -133,6 +159,11 @@ EXERCISES = (
                 "the raw prediction is taken for epsilon; a network may also predict v or x_0",
                 "the task: schedule.to_epsilon",
                 (("schedule.to_epsilon(prediction, x, t)", "prediction"),),
+            ),
+            Bug(
+                "it is divided by the signal rate; schedule.rates returns the signal rate first",
+                "equation (5)",
+                (("_, noise_rate", "noise_rate, _"),),
             ),
         ),
         difficulty=1,
@@ -181,6 +212,53 @@ EXERCISES = (
                 "the probability may come out above 1: the smaller of it and 1 is missing",
                 "equation (8)",
                 ((".clamp(max=0)", ""),),
+            ),
+            Bug(
+                "the squares are not divided by twice the variance",
+                "the density of a normal distribution, below equation (8)",
+                (
+                    ("-(way_there**2).flatten(1).sum(1) / (2 * step_size)", "-(way_there**2).flatten(1).sum(1)"),
+                    ("-(way_back**2).flatten(1).sum(1) / (2 * step_size)", "-(way_back**2).flatten(1).sum(1)"),
+                ),
+            ),
+            Bug(
+                "the squares are divided by 2, but not by the variance, which is the step size",
+                "the density of a normal distribution, below equation (8)",
+                (
+                    ("-(way_there**2).flatten(1).sum(1) / (2 * step_size)", "-(way_there**2).flatten(1).sum(1) / 2"),
+                    ("-(way_back**2).flatten(1).sum(1) / (2 * step_size)", "-(way_back**2).flatten(1).sum(1) / 2"),
+                ),
+            ),
+            Bug(
+                "the half is missing: the proposal is normal around x + step_size / 2 · score",
+                "equation (2)",
+                (
+                    ("step_size / 2 * start.score", "step_size * start.score"),
+                    ("step_size / 2 * end.score", "step_size * end.score"),
+                ),
+            ),
+            Bug(
+                "brackets are missing: the whole mean of the proposal is subtracted, also the part with the score",
+                "equation (2)",
+                (
+                    ("(start.x + step_size / 2 * start.score)", "start.x + step_size / 2 * start.score"),
+                    ("(end.x + step_size / 2 * end.score)", "end.x + step_size / 2 * end.score"),
+                ),
+            ),
+            Bug(
+                "the larger of it and 1 is taken, must be the smaller",
+                "equation (8)",
+                ((".clamp(max=0)", ".clamp(min=0)"),),
+            ),
+            Bug(
+                "the probability is clamped at 1, but this is its logarithm: log 1 is 0",
+                "equation (8)",
+                ((".clamp(max=0)", ".clamp(max=1)"),),
+            ),
+            Bug(
+                "this is the probability, must be its logarithm",
+                "the task: the logarithm of (8)",
+                ((".clamp(max=0)", ".clamp(max=0).exp()"),),
             ),
         ),
         difficulty=3,
@@ -237,6 +315,42 @@ EXERCISES = (
                 "one step too many: the last step of x stands after the loop",
                 "the task: how often x moves",
                 (("range(leapfrog_steps - 1)", "range(leapfrog_steps)"),),
+            ),
+            Bug(
+                "this is Euler's rule: both move at once, from where the ball was",
+                "equation (9)",
+                (
+                    (FIRST, "    for _ in range(leapfrog_steps):\n"),
+                    (
+                        ROUND + LAST,
+                        "        x, momentum = x + step_size * momentum, momentum + step_size * score(x)\n",
+                    ),
+                ),
+            ),
+            Bug(
+                "there are no half steps, and x goes first",
+                "equation (9)",
+                ((FIRST, "    for _ in range(leapfrog_steps):\n"), (ROUND + LAST, ROUND)),
+            ),
+            Bug(
+                "the momentum goes half a step between two steps of x: two halves meet there",
+                "equation (9)",
+                (("momentum + step_size * score(x)", "momentum + step_size / 2 * score(x)"),),
+            ),
+            Bug(
+                "one step too few: x goes as often as leapfrog_steps says",
+                "the task: how often x moves",
+                (
+                    (
+                        "    x = x + step_size * momentum\n    momentum = momentum + step_size / 2 * score(x)\n",
+                        "    momentum = momentum + step_size / 2 * score(x)\n",
+                    ),
+                ),
+            ),
+            Bug(
+                "the momentum is turned round at the end; the method itself doesn't do so",
+                "equation (9)",
+                (("return x, momentum", "return x, -momentum"),),
             ),
         ),
         difficulty=2,

@@ -9,7 +9,7 @@ from sdlearn.diffusion.grids import make_grid, make_grid_euler, make_grid_heun
 from sdlearn.diffusion.samplers import Step, adams_bashforth, ddim, euler, heun
 from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
 from sdlearn.exercises.engine import Bug, Exercise
-from sdlearn.exercises.lesson_02 import nudge, record
+from sdlearn.exercises.lesson_02 import NO_PROJECT, nudge, record
 
 Loop = Callable[..., Iterator[Step]]
 
@@ -84,6 +84,35 @@ EXERCISES = (
                 "equation (3): it says how much of it",
                 (("x + (sigmas[i + 1] - sigmas[i]) * slope", "x - slope"),),
             ),
+            Bug(
+                "the network sees x as it is; it must be shrunk to VP before",
+                "line c of the card, and `denoised` in the task",
+                (
+                    (
+                        "denoised(denoise, x, t, sigmas[i], schedule)",
+                        "schedule.x0_at_sigma(denoise(x, t), x, sigmas[i])",
+                    ),
+                ),
+            ),
+            Bug(
+                "the raw answer is taken for the slope: the network sees x as it is, and need not predict epsilon",
+                "line c of the card, and `denoised` in the task",
+                (
+                    ("x0 = denoised(denoise, x, t, sigmas[i], schedule)", "slope = denoise(x, t)"),
+                    ("slope = (x - x0) / sigmas[i]", "x0 = x - sigmas[i] * slope"),
+                ),
+            ),
+            Bug(
+                "the network's raw answer is taken for x_0",
+                "line c of the card, and `denoised` in the task",
+                (("denoised(denoise, x, t, sigmas[i], schedule)", "denoise(x, t)"),),
+            ),
+            Bug(
+                "the network is told the noise level after the step; x is still at the one before",
+                "the task: sigmas[i] and sigmas[i + 1]",
+                (("t, sigmas[i], schedule", "t, sigmas[i + 1], schedule"),),
+            ),
+            NO_PROJECT,
         ),
         difficulty=1,
         minutes=6,
@@ -131,6 +160,48 @@ EXERCISES = (
                 "equation (4): what stands under the second root",
                 (("- sigma**2", "- sigma"),),
             ),
+            Bug(
+                "the step ends at the list's next timestep, which is not always one stride further down",
+                "the task: where a step ends",
+                (("t - grid.stride", "[*grid.timesteps.tolist(), -1][i + 1]"),),
+            ),
+            Bug(
+                "below 0 is the end; as an index it counts from the end of the list, where all is noise",
+                "the task: where a step ends",
+                (("alphas_cumprod_after(schedule, t - grid.stride)", "schedule.alphas_cumprod[t - grid.stride]"),),
+            ),
+            Bug(
+                "ᾱ at t is used where ᾱ at the end of the step belongs: the noise stays",
+                "equation (4)",
+                (
+                    (
+                        "previous.sqrt() * x0 + (1 - previous - sigma**2)",
+                        "alphas_cumprod.sqrt() * x0 + (1 - alphas_cumprod - sigma**2)",
+                    ),
+                ),
+            ),
+            Bug(
+                "the raw prediction is taken for epsilon; the network may predict v",
+                "the task: schedule.to_epsilon",
+                (("schedule.to_epsilon(prediction, x, t)", "prediction"),),
+            ),
+            Bug(
+                "the raw prediction is taken for x_0",
+                "the task: schedule.to_x0",
+                (("schedule.to_x0(prediction, x, t)", "prediction"),),
+            ),
+            Bug(
+                "the fresh noise is missing: sigma took some noise away, and nothing comes in its place",
+                "equation (4): the last term",
+                (("x = x + sigma * draw_noise(x.shape, generator).to(x)", "pass"),),
+            ),
+            Bug(
+                "the fresh noise isn't multiplied by sigma",
+                "equation (4): the last term",
+                (("sigma * draw_noise", "draw_noise"),),
+            ),
+            Bug("eta is not in sigma", "equation (6)", (("eta * ((1", "((1"),)),
+            NO_PROJECT,
         ),
         difficulty=2,
         minutes=12,
@@ -168,6 +239,24 @@ EXERCISES = (
                 "equation (7): where the second slope is taken",
                 (("timesteps[i + 1], sigmas[i + 1], schedule", "timesteps[i], sigmas[i], schedule"),),
             ),
+            Bug(
+                "the second slope is divided by the noise level at the start of the step",
+                "equation (7): where the second slope is taken",
+                (("(x - x0) / sigmas[i + 1]", "(x - x0) / sigmas[i]"),),
+            ),
+            Bug(
+                "the second slope isn't used: this is Euler's step once more",
+                "equation (7)",
+                (("(slope + slope_ahead) / 2", "slope"),),
+            ),
+            Bug(
+                "x isn't handed to project after each network call",
+                "the task: project",
+                (
+                    ("x = project(x, i) if project else x", "pass"),
+                    ("x = project(x, i + 1) if project else x", "pass"),
+                ),
+            ),
         ),
         difficulty=3,
         minutes=12,
@@ -180,7 +269,7 @@ EXERCISES = (
         cases=lambda generator: [(1,), (2,), (3,), (4,), (6,)],
         bugs=(
             Bug(
-                "the old values lie behind, at s = 0, -1, -2, and not ahead at 0, 1, 2",
+                "the old values lie behind, at s = 0, -1, -2, and the step ahead: not both on one side",
                 "the task: where the values lie",
                 (("(-power)", "power"),),
             ),
@@ -198,6 +287,16 @@ EXERCISES = (
                 "rows and columns are swapped: an equation belongs to a power, not to a value",
                 "equation (8), left side",
                 (("solve(values, means)", "solve(values.T, means)"),),
+            ),
+            Bug(
+                "the order is turned round: the latest value comes first",
+                "the first line of the docstring",
+                (("return torch.linalg.solve(values, means)", "return torch.linalg.solve(values, means).flip(0)"),),
+            ),
+            Bug(
+                "the latest value lies at s = 0, where the step begins, and not at -1",
+                "equation (8), left side",
+                (("(-power)", "(-power - 1)"),),
             ),
         ),
         difficulty=3,

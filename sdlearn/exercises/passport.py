@@ -103,10 +103,18 @@ def join_parts(own: Mapping[str, Any]) -> dict[str, Callable[..., Any] | type]:
     return parts
 
 
-def choose_sampler(parts: Collection[str], default: str) -> str:
-    """The sampler to draw with: the model's own one if it is among the parts or none is, else the first of them."""
-    own = [name for name in parts if name in SAMPLERS]
-    return default if not own or default in own else own[0]
+def sampler_of(exercise: Exercise) -> str | None:
+    """The only sampler with which the answer takes part in a drawing, or None if it does with any, or never."""
+    return exercise.part if exercise.part in SAMPLERS else exercise.sampler
+
+
+def choose_sampler(own: Collection[str], default: str) -> str:
+    """The sampler to draw with: the one that most of these exercises need; of equals the model's own, else the first.
+
+    A drawing has one sampler. Answers that need another one wait, all others take part.
+    """
+    needed = [sampler for id in own if (sampler := sampler_of(find(id)))]
+    return max([default, *needed], key=needed.count)
 
 
 def see(id: str, mine: Any) -> None:
@@ -124,7 +132,7 @@ def see(id: str, mine: Any) -> None:
     images = []
     for part in (exercise.package_part, mine):
         model = sdlearn.load(parts={exercise.part: part}, device="auto")
-        sampler = choose_sampler([exercise.part], model.defaults.sampler)
+        sampler = choose_sampler([id], model.defaults.sampler)
         images += model(PROMPT, seed=SEED, sampler=sampler, progress=False)
     names = ["the package's part", "your part"]
     said = "They are equal" if images[0] == images[1] else "They are equal up to rounding"
@@ -168,13 +176,13 @@ def draw_passport(
 
     own: right answers by id. source: the model, as for sdlearn.load.
     """
-    parts = join_parts(own)
-    model = sdlearn.load(source, parts=parts, device="auto")
-    sampler = choose_sampler(parts, model.defaults.sampler)
+    model = sdlearn.load(source, parts=join_parts(own), device="auto")
+    sampler = choose_sampler(own, model.defaults.sampler)
     fig, picture = draw_map_and_picture(model, prompt, seed, sampler, own)
     drawn = show.render(fig, tight=True)
     side = drawn.height
     sheet = Image.new("RGB", (side + drawn.width, side), "white")
     sheet.paste(picture.resize((side, side), Image.Resampling.LANCZOS))
     sheet.paste(drawn, (side, 0))
-    return sheet, [name for name in parts if name not in SAMPLERS or name == sampler]
+    used = {id: mine for id, mine in own.items() if sampler_of(find(id)) in (None, sampler)}
+    return sheet, list(join_parts(used))

@@ -14,10 +14,12 @@ import sys
 import textwrap
 import tokenize
 from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import sdlearn
+from sdlearn.show import whole_source
 
 if TYPE_CHECKING:
     from sdlearn.exercises.engine import Exercise
@@ -29,11 +31,6 @@ WIDTH = 100  # of a stub's lines, in columns
 Edit = tuple[int, int, str]  # from here to there, in bytes, this text instead
 
 
-def package_source(reference: Callable[..., Any] | type) -> str:
-    """The source text without its outer indentation."""
-    return textwrap.dedent(inspect.getsource(reference)).rstrip() + "\n"
-
-
 def as_subclass(method: str, owner: type, name: str) -> str:
     """A subclass with this one method."""
     return f"class {name}({owner.__name__}):\n" + textwrap.indent(method, "    ")
@@ -41,7 +38,7 @@ def as_subclass(method: str, owner: type, name: str) -> str:
 
 def changed_source(reference: Callable[..., Any] | type, changes: Sequence[tuple[str, str]], owner: type | None) -> str:
     """The source text with some changes. Raises ValueError unless each old text stands there exactly once."""
-    text = package_source(reference)
+    text = whole_source(reference)
     for old, new in changes:
         if text.count(old) != 1:
             raise ValueError(
@@ -61,7 +58,7 @@ def run_source(text: str, file: str = "<passport>", namespace: dict[str, Any] | 
 def stub(exercise: "Exercise") -> str:
     """The cell in which the learner writes: the package's source without type hints and without its answer.
 
-    Signature, docstring, a class's `__init__` and comments with shapes stay.
+    Signature, docstring, the refusal of bad input at the beginning, a class's `__init__` and comments with shapes stay.
     """
     return cell(exercise, emptied=True)
 
@@ -80,7 +77,7 @@ def cell(exercise: "Exercise", emptied: bool) -> str:
 
 def rewritten(exercise: "Exercise", emptied: bool) -> str:
     """The source under the learner's name, without type hints; where emptied, without the answer."""
-    text = package_source(exercise.reference)
+    text = whole_source(exercise.reference) + "\n"
     name = exercise.reference.__name__
     own_name = name if exercise.owner else exercise.own_name
     tree = ast.parse(text)
@@ -172,17 +169,25 @@ def header(text: Text, node: ast.FunctionDef, name: str) -> Edit:
 
 
 def body(text: Text, node: ast.FunctionDef) -> Edit:
-    """In place of a function's body: its docstring, its comments with shapes, and `raise NotImplementedError`."""
-    first = node.body[0]
-    start = text.end(first) if ast.get_docstring(node) is not None else header(text, node, node.name)[1]
+    """In place of a function's body: how it begins, its comments with shapes, and `raise NotImplementedError`."""
+    given = list(takewhile(stays, node.body))
+    start = text.end(given[-1]) if given else header(text, node, node.name)[1]
     kept = [
         comment
         for number, comment in text.comments.items()
         if start <= text.lines[number - 1] and number <= node.end_lineno and SHAPE.search(comment)
     ]
-    margin = "\n" + " " * first.col_offset
+    margin = "\n" + " " * node.body[0].col_offset
     new = "".join(margin + line for line in [*kept, "raise NotImplementedError"])
     return start, text.lines[node.end_lineno] - 1, new
+
+
+def stays(statement: ast.stmt) -> bool:
+    """Whether a stub keeps a statement with which a function begins: a docstring, or what only refuses bad input."""
+    match statement:
+        case ast.Expr(ast.Constant(str())) | ast.If(body=[ast.Raise()], orelse=[]):
+            return True
+    return False
 
 
 def free_names(text: str) -> set[str]:

@@ -129,6 +129,7 @@ def test_one_plain_line_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (lambda u, c, s: None, "it returns None, must return a tensor"),
         (lambda u, c, s: (u, c), "it returns 2 values (a tensor, a tensor), must return a tensor"),
+        (lambda u, c, s: [1, 2, 3, 4], "it returns 4 values (each a number), must return a tensor"),
         (lambda u, c, s: 1.0, "it returns a number, must return a tensor"),
         (lambda u, c, s: "u", "it returns of type str, must return a tensor"),
         (lambda u, c, s: torch.lerp(u, c, s).mean(), "the shape is (), must be (3, 4, 5, 6) (case 1)"),
@@ -297,7 +298,34 @@ def nothing(x: Tensor, *others: int, key: str = "é", **more: Any) -> "Tensor":
     return nothing(a) if key == "é" else a
 
 
+def guarded(n: int, names: list[str]) -> int:
+    """Twice n."""
+    if n < 0:
+        raise ValueError(f"n = {n}, must not be negative")
+    if not names:
+        names = ["é"]
+        raise ValueError("no names")
+    if n == 0:
+        return 0
+    return 2 * n
+
+
 class TestStubs:
+    def test_what_refuses_bad_input_stays(self) -> None:
+        """Only where it stands at the beginning, and does nothing else."""
+        exercise = Exercise("97.guarded", guarded, lambda g: [(1, ["a"])], (), 1, 1)
+        given = '''# 97.guarded
+def my_guarded(n, names):
+    """Twice n."""
+    if n < 0:
+        raise ValueError(f"n = {n}, must not be negative")
+    raise NotImplementedError'''
+        assert source.stub(exercise) == given
+        mine = source.run_source(source.stub(exercise))
+        with pytest.raises(ValueError, match="n = -1, must not be negative"):
+            mine(-1, [])
+        assert judge(exercise, mine) == NOT_WRITTEN
+
     def test_method(self) -> None:
         assert ex.stub(METHOD.id) == (
             "# 97.add_noise\nfrom sdlearn import Schedule\n\n\nclass MySchedule(Schedule):\n"
@@ -475,6 +503,36 @@ def test_see(shown: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         ex.see(METHOD.id, Schedule)
 
 
+@pytest.mark.parametrize(
+    ("own", "sampler"),
+    [
+        ([], "euler"),
+        (["00.combine", "01.add_noise"], "euler"),
+        (["02.posterior"], "ddpm"),
+        (["04.ddim", "04.heun"], "ddim"),
+        (["02.posterior", "04.euler"], "euler"),
+        (["04.heun", "02.posterior", "04.euler", "02.ddpm"], "ddpm"),
+    ],
+)
+def test_the_sampler_is_the_one_that_most_answers_need(own: list[str], sampler: str) -> None:
+    """Of equals the model's own, here euler, else the first."""
+    assert passport.choose_sampler(own, "euler") == sampler
+
+
+def test_see_draws_with_the_sampler_that_calls_the_part(shown: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    calls = []
+
+    class Counted(source.run_source(ex.solution("02.posterior"))):
+        def posterior(self, *inputs: Any) -> tuple[Tensor, Tensor]:
+            calls.append(inputs)
+            return super().posterior(*inputs)
+
+    assert judge(registry.find("02.posterior"), Counted) == CORRECT
+    judging = len(calls)
+    ex.see("02.posterior", Counted)  # judges it once more, and draws
+    assert len(calls) > 2 * judging and len(shown) == 1 and "They are equal" in shown[0]
+
+
 def test_map(shown: list[str], registered: Path, tiny_folder: Path) -> None:
     model = sdlearn.load(tiny_folder)
     before = sdlearn.show.render(ex.draw_map(model, here="noise"))
@@ -494,6 +552,16 @@ def test_passport_picture(shown: list[str]) -> None:
     resized = expected.resize((side, side), Image.Resampling.LANCZOS)
     assert ImageChops.difference(image.crop((0, 0, side, side)), resized).getextrema() <= ((0, 2),) * 3
     assert image.width > 2 * side
+
+
+def test_passport_picture_with_two_samplers(shown: list[str]) -> None:
+    """One of them draws; what only the other one calls is not among the parts that drew."""
+    ids = ("00.combine", "02.posterior", "02.x0_at", "02.ddpm", "04.euler")
+    own = {id: source.run_source(ex.solution(id)) for id in ids}
+    assert passport.draw_passport(own, "a cat", seed=1)[1] == ["combine", "schedule", "ddpm"]
+    del own["02.ddpm"], own["02.x0_at"]
+    assert passport.draw_passport(own, "a cat", seed=1)[1] == ["combine", "schedule"]
+    assert passport.draw_passport({id: own[id] for id in ("04.euler", "02.posterior")}, "a cat", seed=1)[1] == ["euler"]
 
 
 def test_it_needs_no_reference() -> None:

@@ -9,14 +9,17 @@ import nbformat
 import pytest
 import torch
 from different import DIFFERENT
+from wrong import WRONG
 
 import sdlearn
 from sdlearn import exercises as ex
 from sdlearn.diffusion.samplers import SAMPLERS
 from sdlearn.exercises import engine, registry
 from sdlearn.exercises.engine import CORRECT, NOT_WRITTEN, Bug, Exercise, judge, with_bug
-from sdlearn.exercises.source import package_source, run_source
+from sdlearn.exercises.passport import sampler_of
+from sdlearn.exercises.source import run_source
 from sdlearn.pipeline import PARTS
+from sdlearn.show import whole_source
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 BUGS = [(exercise, bug) for exercise in ex.EXERCISES.values() for bug in exercise.bugs]
@@ -80,13 +83,14 @@ class TestExercise:
         assert exercise.difficulty in (1, 2, 3)
         assert 1 <= exercise.minutes <= 30
         assert exercise.part is None or exercise.part in PARTS
+        assert exercise.sampler is None or (exercise.sampler in SAMPLERS and exercise.part)
         assert exercise.box is None or exercise.box in sdlearn.show.MAP
         for bug in exercise.bugs:
             assert bug.name and bug.read and "\n" not in bug.name + bug.read and not bug.name.endswith(".")
 
     def test_the_answer_is_short(self, exercise: Exercise) -> None:
         """What is to be written is at most 15 lines, without docstring and comments."""
-        tree = ast.parse(package_source(exercise.reference)).body[0]
+        tree = ast.parse(whole_source(exercise.reference)).body[0]
         functions = [tree] if isinstance(tree, ast.FunctionDef) else [f for f in tree.body if f.name != "__init__"]
         bodies = [f.body[ast.get_docstring(f) is not None :] for f in functions]
         lines = {number for body in bodies for s in body for n in ast.walk(s) if (number := getattr(n, "lineno", 0))}
@@ -98,15 +102,22 @@ class TestExercise:
             pytest.skip("it isn't a part of the drawing")
         broken = run_source(ex.stub(exercise.id))
         model = sdlearn.load(tiny_folder, parts={exercise.part: broken})
-        sampler = exercise.part if exercise.part in SAMPLERS else None
         with pytest.raises(NotImplementedError):
-            sdlearn.last(model.sample("a cat", steps=3, sampler=sampler))
+            sdlearn.last(model.sample("a cat", steps=3, sampler=sampler_of(exercise)))
 
 
 @each_bug
 def test_each_bug_has_its_own_hint(exercise: Exercise, bug: Bug) -> None:
     verdict = judge(exercise, with_bug(exercise, bug))
     assert (verdict.mark, verdict.text) == ("✘", f"{bug.name}; read {bug.read}")
+
+
+@pytest.mark.parametrize(
+    ("id", "said", "text"), [(id, *one) for id, answers in WRONG.items() for one in answers], ids=lambda text: text[:24]
+)
+def test_what_learners_type_is_named(id: str, said: str, text: str) -> None:
+    verdict = judge(ex.EXERCISES[id], run_source(text))
+    assert verdict.mark == "✘" and said in verdict.text
 
 
 @each_exercise
