@@ -70,13 +70,13 @@ bench: $(VENV)/dev  ## time and memory beside Diffusers, into docs/performance.m
 real: $(VENV)/dev  ## the same for a real checkpoint, with pictures: MODEL=a folder or a name on the hub, into out/real
 	$(BIN)/python benchmarks/real.py "$$MODEL"
 
-recorded: $(VENV)/dev  ## make a lesson's recorded run again (hours): RUN=epsilon_or_v
+recorded: $(VENV)/dev  ## make a lesson's recorded run again (half an hour): RUN=epsilon_or_v
 	$(BIN)/python -m sdlearn.recorded.$(RUN)
 
 evaluate: $(VENV)/dev  ## the bundled model's scores
 	$(BIN)/sdlearn evaluate
 
-tiny: $(VENV)/dev  ## train the bundled model from nothing into runs/tiny/model (hours; goes on where it was stopped)
+tiny: $(VENV)/dev  ## train a model like the bundled one from nothing into runs/tiny/model (hours; goes on where it was stopped)
 	$(BIN)/sdlearn train clip --recipe sdlearn/recipes/clip.toml --output runs/tiny/clip
 	$(BIN)/sdlearn train autoencoder --recipe sdlearn/recipes/autoencoder.toml --output runs/tiny/autoencoder
 	$(BIN)/sdlearn train decoder --recipe sdlearn/recipes/decoder.toml --output runs/tiny/decoder

@@ -13,7 +13,14 @@ from sdlearn.exercises.engine import Bug, Exercise
 
 def pairs(generator: torch.Generator) -> list[tuple]:
     """x_0 and x_t (B, ...), a timestep and an earlier one: one step, long strides, and the end."""
-    cases = (((2, 3, 5, 4), 500, 499), ((3, 7), 981, 941), ((4, 1, 2), 300, 20), ((2, 5), 40, -20), ((1, 6), 0, -1))
+    cases = (
+        ((2, 3, 5, 4), 500, 499),
+        ((3, 7), 981, 941),
+        ((4, 1, 2), 300, 20),
+        ((2, 5), 40, -20),
+        ((2, 3), 20, 0),
+        ((1, 6), 0, -1),
+    )
     configs = (ScheduleConfig(), ScheduleConfig(rescale_betas_zero_snr=True, prediction_type="v_prediction"))
     return [
         ((configs[i % 2],), (*torch.randn(2, *shape, generator=generator), t, previous))
@@ -76,7 +83,7 @@ def record(loop: Iterable[Step]) -> tuple[Tensor, Tensor, Tensor]:
     Raises TypeError when it yields anything but a Step, or nothing.
     """
     x, x0, places = [], [], []
-    for step in loop:
+    for step in loop or ():  # a function without yield returns None
         if not isinstance(step, Step):
             raise TypeError("each step must be handed out by: yield Step(i, t, x, x0)")
         x.append(step.x.clone())  # the next step may overwrite it
@@ -94,7 +101,21 @@ def walk(part, x: Tensor, steps: int, prediction_type: str, seed: int) -> tuple[
     return record(part(lambda x, t: torch.sin(x + t / 300), x, grid, schedule, generator, nudge))
 
 
-NO_PROJECT = Bug("x isn't handed to project", "the task: project", (("x = project(x, i) if project else x", "pass"),))
+# Mistakes of every loop that yields steps.
+STEP_MISTAKES = (
+    Bug("x and x_0 have changed places in Step", "the task: Step", (("Step(i, t, x, x0)", "Step(i, t, x0, x)"),)),
+    Bug(
+        "x is handed out before project has changed it",
+        "the task: project",
+        (
+            (
+                "        x = project(x, i) if project else x\n        yield Step(i, t, x, x0)",
+                "        yield Step(i, t, x, x0)\n        x = project(x, i) if project else x",
+            ),
+        ),
+    ),
+    Bug("x isn't handed to project", "the task: project", (("x = project(x, i) if project else x", "pass"),)),
+)
 
 EXERCISES = (
     Exercise(
@@ -163,6 +184,26 @@ EXERCISES = (
                 "ᾱ at t = 0 is used for the end; there ᾱ is 1",
                 "the task: what takes the place of ᾱ there",
                 (("torch.tensor(1.0)", "self.alphas_cumprod[0]"),),
+            ),
+            Bug(
+                "t = 0 is taken for the end; it is a timestep like any other, the end lies below 0",
+                "the task: what takes the place of ᾱ there",
+                (("previous >= 0 else", "previous > 0 else"),),
+            ),
+            Bug(
+                "β is that of a single step; between t and `previous` there may be many",
+                "the line about strides below equation (4)",
+                (("beta = 1 - alpha ", "beta = self.betas[t] "),),
+            ),
+            Bug(
+                "α is upside down: ᾱ at t is the smaller one",
+                "the line about strides below equation (4)",
+                (
+                    (
+                        "alpha = alphas_cumprod / alphas_cumprod_previous",
+                        "alpha = alphas_cumprod_previous / alphas_cumprod",
+                    ),
+                ),
             ),
             Bug(
                 "the division by 1 − ᾱ is missing in the mean",
@@ -441,22 +482,7 @@ EXERCISES = (
                 "the numbered list of the exercise",
                 (("variance.sqrt() * draw_noise", "draw_noise"),),
             ),
-            Bug(
-                "x_0 and x have changed places in Step",
-                "the numbered list of the exercise",
-                (("Step(i, t, x, x0)", "Step(i, t, x0, x)"),),
-            ),
-            Bug(
-                "x is handed out before project has changed it",
-                "the numbered list of the exercise",
-                (
-                    (
-                        "        x = project(x, i) if project else x\n        yield Step(i, t, x, x0)",
-                        "        yield Step(i, t, x, x0)\n        x = project(x, i) if project else x",
-                    ),
-                ),
-            ),
-            NO_PROJECT,
+            *STEP_MISTAKES,
         ),
         difficulty=2,
         minutes=10,

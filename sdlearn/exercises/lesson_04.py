@@ -9,7 +9,7 @@ from sdlearn.diffusion.grids import make_grid, make_grid_euler, make_grid_heun
 from sdlearn.diffusion.samplers import Step, adams_bashforth, ddim, euler, heun
 from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
 from sdlearn.exercises.engine import Bug, Exercise
-from sdlearn.exercises.lesson_02 import NO_PROJECT, nudge, record
+from sdlearn.exercises.lesson_02 import STEP_MISTAKES, nudge, record
 
 Loop = Callable[..., Iterator[Step]]
 
@@ -76,7 +76,7 @@ EXERCISES = (
             ),
             Bug(
                 "x - x_0 isn't divided by sigma, so the slope is sigma times too steep",
-                "the sentence below equation (2)",
+                "equation (3), right side",
                 (("(x - x0) / sigmas[i]", "x - x0"),),
             ),
             Bug(
@@ -112,7 +112,7 @@ EXERCISES = (
                 "the task: sigmas[i] and sigmas[i + 1]",
                 (("t, sigmas[i], schedule", "t, sigmas[i + 1], schedule"),),
             ),
-            NO_PROJECT,
+            *STEP_MISTAKES,
         ),
         difficulty=1,
         minutes=6,
@@ -152,7 +152,7 @@ EXERCISES = (
             ),
             Bug(
                 "the variance of the fresh noise is used as its standard deviation",
-                "equation (6): it is a square",
+                "the task: σ_η",
                 (("(1 - alphas_cumprod / previous)).sqrt()", "(1 - alphas_cumprod / previous))"),),
             ),
             Bug(
@@ -200,8 +200,18 @@ EXERCISES = (
                 "equation (4): the last term",
                 (("sigma * draw_noise", "draw_noise"),),
             ),
-            Bug("eta is not in sigma", "equation (6)", (("eta * ((1", "((1"),)),
-            NO_PROJECT,
+            Bug(
+                "eta stands under the root of sigma; it belongs before it",
+                "the task: σ_η",
+                (("sigma = eta * ((1 - previous)", "sigma = (eta * (1 - previous)"),),
+            ),
+            Bug(
+                "the last step draws no fresh noise; where noise is left at its end it must",
+                "the task: draw it whenever eta > 0",
+                (("if eta > 0:\n", "if eta > 0 and i < len(grid) - 1:\n"),),
+            ),
+            Bug("eta is not in sigma", "the task: σ_η", (("eta * ((1", "((1"),)),
+            *STEP_MISTAKES,
         ),
         difficulty=2,
         minutes=12,
