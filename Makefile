@@ -62,7 +62,7 @@ browser: $(VENV)/browser  ## run the lessons in JupyterLab in a real browser, De
 	$(BIN)/python -m pytest -m browser tests/browser
 
 parity: $(VENV)/dev  ## how far every part is from the reference, from the tests into docs/parity.md
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not browser" --parity docs/parity.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not browser" --parity=docs/parity.md tests
 
 bench: $(VENV)/dev  ## time and memory beside Diffusers, into docs/performance.md; a quiet machine, 20 minutes
 	$(BIN)/python benchmarks/speed.py
