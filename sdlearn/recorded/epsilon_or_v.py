@@ -10,7 +10,6 @@ asked background colour, and of how many does the judge name the asked subject?
 import copy
 import csv
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
@@ -39,7 +38,7 @@ SHOWN = 10
 
 def make_recipe(prediction_type: str, steps: int, pool_size: int) -> DiffusionRecipe:
     """The bundled UNet's recipe. Its learning rate stays where it is to the end, so that any step may be the last."""
-    file = Path(str(files("sdlearn") / "recipes" / "diffusion.toml"))
+    file = FOLDER.parent / "recipes" / "diffusion.toml"
     recipe = read_table(DiffusionRecipe, read_recipe(file), str(file))
     return replace(
         recipe,
@@ -74,7 +73,7 @@ def run(work: Path, target: Path, steps: tuple[int, ...], pictures: int, pool_si
             folder = work / prediction_type
             model = folder / f"model_{number}"
             if not model.exists():
-                train(DiffusionTask(recipe, folder), recipe.training, folder)
+                train(DiffusionTask(recipe, work), recipe.training, folder)  # both share the latents in `work`
                 (folder / "model").rename(model)
             row, drawn = measure(recipe, model, judge, pictures)
             rows.append(row)
