@@ -100,6 +100,11 @@ def describe(hint: Any) -> str:
     return NAMES.get(hint, "a table")
 
 
+def is_count(value: Any) -> bool:
+    """Whether it is a whole number above 0."""
+    return type(value) is int and value > 0
+
+
 def check_groups(config: Any) -> None:
     """Raises ValueError unless norm_num_groups divides each of block_out_channels; both are whole numbers above 0."""
     check_counts(config, "block_out_channels", "norm_num_groups")
@@ -113,5 +118,5 @@ def check_counts(config: Any, *keys: str) -> None:
     for key in keys:
         value = getattr(config, key)
         values = value if isinstance(value, tuple) and value else (value,)
-        if not all(type(one) is int and one > 0 for one in values):
+        if not all(is_count(one) for one in values):
             raise ValueError(f"{key} = {value!r} is not supported, only whole numbers above 0")

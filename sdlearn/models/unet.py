@@ -15,13 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdlearn.config import Config, check_groups
+from sdlearn.config import Config, check_groups, is_count
 from sdlearn.models.attention import repeat_batch, transformer_parts
 from sdlearn.models.blocks import Downsample, ResnetBlock, Upsample, silu
-
-
-def is_count(value: Any) -> bool:
-    return type(value) is int and value > 0
 
 
 def is_bool(value: Any) -> bool:
