@@ -71,16 +71,16 @@ real: $(VENV)/dev  ## the same for a real checkpoint, with pictures: MODEL=a fol
 	$(BIN)/python benchmarks/real.py "$$MODEL"
 
 recorded: $(VENV)/dev  ## make a lesson's recorded run again (half an hour): RUN=epsilon_or_v
-	$(BIN)/python -m sdlearn.recorded.$(RUN)
+	$(BIN)/python -m sdlearn.lessons.recorded.$(RUN)
 
 evaluate: $(VENV)/dev  ## the bundled model's scores
 	$(BIN)/sdlearn evaluate
 
 tiny: $(VENV)/dev  ## train a model like the bundled one from nothing into runs/tiny/model (hours; goes on where it was stopped)
-	$(BIN)/sdlearn train clip --recipe sdlearn/recipes/clip.toml --output runs/tiny/clip
-	$(BIN)/sdlearn train autoencoder --recipe sdlearn/recipes/autoencoder.toml --output runs/tiny/autoencoder
-	$(BIN)/sdlearn train decoder --recipe sdlearn/recipes/decoder.toml --output runs/tiny/decoder
-	$(BIN)/sdlearn train diffusion --recipe sdlearn/recipes/diffusion.toml --output runs/tiny/diffusion
+	$(BIN)/sdlearn train clip --recipe sdlearn/training/recipes/clip.toml --output runs/tiny/clip
+	$(BIN)/sdlearn train autoencoder --recipe sdlearn/training/recipes/autoencoder.toml --output runs/tiny/autoencoder
+	$(BIN)/sdlearn train decoder --recipe sdlearn/training/recipes/decoder.toml --output runs/tiny/decoder
+	$(BIN)/sdlearn train diffusion --recipe sdlearn/training/recipes/diffusion.toml --output runs/tiny/diffusion
 	$(BIN)/sdlearn assemble runs/tiny --output runs/tiny/model
 
 clean:  ## remove what was installed and drawn, but not runs/, which holds hours of training

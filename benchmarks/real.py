@@ -16,9 +16,9 @@ import typer
 from torch import Tensor
 
 import sdlearn
-from sdlearn.check import Measurement, max_difference, parity_table
-from sdlearn.files import whole_file
-from sdlearn.show import captioned_grid, to_images
+from sdlearn.lessons.check import Measurement, max_difference, parity_table
+from sdlearn.pictures import captioned_grid, to_images
+from sdlearn.storage.files import atomic_write
 
 PROMPTS = ["a photograph of an astronaut riding a horse", "a small owl on a pink background"]
 TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -85,7 +85,7 @@ def main(
     captions = [f"{name}: {prompt}" for name in ("sdlearn", "Diffusers") for prompt in PROMPTS]
     output.mkdir(parents=True, exist_ok=True)
     captioned_grid(images, captions, columns=len(PROMPTS), side=images[0].width).save(output / "pictures.png")
-    with whole_file(output / "report.md") as temporary:
+    with atomic_write(output / "report.md") as temporary:
         text = [f"# {model}", "", f"{dtype} on {device}, {steps} steps; differences are relative to max(1, |x|).", ""]
         temporary.write_text("\n".join([*text, parity_table(measurements), "![](pictures.png)", ""]), encoding="utf-8")
     print(output / "report.md")

@@ -30,12 +30,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 import sdlearn
-from sdlearn.checkpoints import weight_format
-from sdlearn.files import whole_file
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.text import TextConfig, TextEncoder
 from sdlearn.models.unet import UNet, UNetConfig
 from sdlearn.pipeline import BUNDLED
+from sdlearn.storage.checkpoints import weight_format
+from sdlearn.storage.files import atomic_write
 
 PROMPT = "a penguin on a yellow background"
 DOCS = Path(__file__).parents[1] / "docs"
@@ -246,7 +246,7 @@ def plot(growth: dict[str, list[dict[str, float]]], file: Path) -> None:
             ax.minorticks_off()
             ax.grid(alpha=0.3)
         axes[1, column].set_xlabel(label)
-    with whole_file(file) as temporary:
+    with atomic_write(file) as temporary:
         fig.savefig(temporary, format="png", dpi=90)
     plt.close(fig)
 
@@ -323,7 +323,7 @@ def run(
     for what, value in tqdm(points, "growth", leave=False):
         growth[what].append(grow(what, value))
     plot(growth, DOCS / "performance.png")
-    with whole_file(DOCS / "performance.md") as temporary:
+    with atomic_write(DOCS / "performance.md") as temporary:
         temporary.write_text(report(rows, peaks), encoding="utf-8")
 
 

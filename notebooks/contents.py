@@ -13,7 +13,7 @@ import host
 import nbformat
 from PIL import Image
 
-from sdlearn.files import whole_file
+from sdlearn.storage.files import atomic_write
 
 WIDTH = 160  # pixels
 PLACE = re.compile(r"<!-- lessons -->\n.*<!-- end of lessons -->\n", re.DOTALL)
@@ -67,12 +67,12 @@ def readme(root: Path) -> str:
 
 
 def write(root: Path) -> None:
-    with whole_file(root / "README.md") as temporary:
+    with atomic_write(root / "README.md") as temporary:
         temporary.write_text(readme(root), encoding="utf-8")
     (root / "docs" / "img").mkdir(parents=True, exist_ok=True)
     for file in host.lessons(root):
         small = picture(nbformat.read(file, as_version=4), LESSONS[file.name[:2]][1])
-        with whole_file(root / "docs" / "img" / f"{file.name[:2]}.png") as temporary:
+        with atomic_write(root / "docs" / "img" / f"{file.name[:2]}.png") as temporary:
             small.save(temporary, "PNG", optimize=True)
 
 

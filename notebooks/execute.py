@@ -19,8 +19,8 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-from sdlearn import exercises as ex
-from sdlearn.files import whole_file
+from sdlearn.lessons import exercises as ex
+from sdlearn.storage.files import atomic_write
 
 FOLDER = Path(__file__).parent
 CHECK_LINE = re.compile(r"^[○✔✘] \d\d\.\w+: .*$", re.MULTILINE)
@@ -88,7 +88,7 @@ def main() -> None:
             execute(notebook)
         if arguments.solved is not None:
             demand_green(notebook, ids)
-        with whole_file(destination) as temporary:
+        with atomic_write(destination) as temporary:
             nbformat.write(notebook, temporary)
         print(f"{file.name}  {time.perf_counter() - started:.0f} s, {destination.stat().st_size / 1e6:.2f} MB")
 

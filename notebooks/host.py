@@ -14,7 +14,7 @@ from typing import Any
 
 import nbformat
 
-from sdlearn.files import whole_file
+from sdlearn.storage.files import atomic_write
 
 ROOT = Path(__file__).parents[1]
 BRANCH = "main"
@@ -87,7 +87,7 @@ def write_address(root: Path, address: str) -> None:
     text = re.sub(r'\[project\.urls\]\nRepository = ".*"\n\n', "", file.read_text(encoding="utf-8"))
     if address:
         text = text.replace("[project.scripts]", f'[project.urls]\nRepository = "{address}"\n\n[project.scripts]')
-    with whole_file(file) as temporary:
+    with atomic_write(file) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -126,7 +126,7 @@ def stamp(root: Path, address: str, write: bool = True) -> list[str]:
             continue
         different.append(file.name)
         if write:
-            with whole_file(file) as temporary:
+            with atomic_write(file) as temporary:
                 nbformat.write(after, temporary)
     return different
 

@@ -23,7 +23,7 @@ _PUBLIC = {
     "sdlearn.models.unet": ("UNet", "UNetConfig"),
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
-_SUBMODULES = ("check", "checkpoints", "data", "diffusion", "exercises", "models", "show", "training")
+_SUBMODULES = ("data", "diffusion", "evaluation", "lessons", "models", "pictures", "storage", "training")
 
 __all__ = sorted([*_MODULE_OF, *_SUBMODULES])
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import typer
 
 from sdlearn.config import read_table
-from sdlearn.files import whole_file
+from sdlearn.storage.files import atomic_write
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -105,7 +105,7 @@ def save_image(image: "Image", file: Path, settings: Settings | None = None) -> 
     info = PngInfo()
     if settings is not None:
         info.add_itxt("sdlearn", json.dumps(asdict(settings), ensure_ascii=False))
-    with whole_file(file) as temporary:
+    with atomic_write(file) as temporary:
         image.save(temporary, format="PNG", pnginfo=info)
 
 
@@ -173,7 +173,7 @@ def demo(
     prepare(output)
     started = time.perf_counter()
     import sdlearn
-    from sdlearn.show import captioned_grid
+    from sdlearn.pictures import captioned_grid
 
     pipeline = sdlearn.load(model)
     loaded = time.perf_counter()
@@ -229,7 +229,7 @@ def passport(
 ) -> None:
     """List the exercises of all lessons, check your right answers again, and draw a picture with them."""
     prepare(output)
-    from sdlearn.exercises.passport import EXERCISES, draw_passport, recheck_all
+    from sdlearn.lessons.exercises.passport import EXERCISES, draw_passport, recheck_all
 
     own = {}
     print("   exercise                 minutes")
@@ -262,7 +262,7 @@ class Kind(StrEnum):
 @app.command()
 def train(
     kind: Annotated[Kind, typer.Argument(help="What to train.")],
-    recipe: Annotated[Path, typer.Option(help="The recipe, a TOML file, as in sdlearn/recipes.")],
+    recipe: Annotated[Path, typer.Option(help="The recipe, a TOML file, as in sdlearn/training/recipes.")],
     output: Annotated[Path, typer.Option(help="The run's folder. A run that was stopped goes on from there.")],
 ) -> None:
     """Train a network by a recipe. The finished network is in OUTPUT/model."""
@@ -316,7 +316,7 @@ def evaluate(
 ) -> None:
     """Measure how well a model draws scenes."""
     try:
-        from sdlearn.evaluation import evaluate as measure
+        from sdlearn.evaluation.scores import evaluate as measure
     except ModuleNotFoundError as error:
         raise RuntimeError(f"the scores need {error.name}: pip install 'sdlearn[train]'") from error
     import sdlearn
@@ -329,9 +329,9 @@ def evaluate(
     report = measure(pipeline, **settings)
     print(report.table())
     if card is not None:
-        from sdlearn.card import write_card
+        from sdlearn.evaluation.card import write_card
 
-        recipes = Path(__file__).parent / "recipes"
+        recipes = Path(__file__).parent / "training" / "recipes"
         runs = {k.value: (recipes / f"{k}.toml", card / k / "log.csv") for k in Kind if (card / k).is_dir()}
         write_card(model or os.environ.get("SDLEARN_MODEL") or BUNDLED, report, runs)
 

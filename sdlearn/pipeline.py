@@ -19,7 +19,15 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from sdlearn.checkpoints import (
+from sdlearn.diffusion.guidance import Condition, guide
+from sdlearn.diffusion.samplers import SAMPLERS, Grid, Sampler, Step, draw_noise
+from sdlearn.diffusion.schedule import Schedule
+from sdlearn.models.attention import remember_text
+from sdlearn.models.autoencoder import Autoencoder
+from sdlearn.models.text import TextEncoder
+from sdlearn.models.unet import UNet
+from sdlearn.pictures import to_images
+from sdlearn.storage.checkpoints import (
     FOLDERS,
     NETWORKS,
     SINGLE_FILES,
@@ -36,16 +44,8 @@ from sdlearn.checkpoints import (
     weight_file,
     weight_format,
 )
-from sdlearn.compvis import OPEN_CLIP, PIPELINES, CompVis, check_kind, kinds
-from sdlearn.diffusion.guidance import Condition, guide
-from sdlearn.diffusion.samplers import SAMPLERS, Grid, Sampler, Step, draw_noise
-from sdlearn.diffusion.schedule import Schedule
-from sdlearn.files import read_json, whole_file, write_json
-from sdlearn.models.attention import remember_text
-from sdlearn.models.autoencoder import Autoencoder
-from sdlearn.models.text import TextEncoder
-from sdlearn.models.unet import UNet
-from sdlearn.show import to_images
+from sdlearn.storage.compvis import OPEN_CLIP, PIPELINES, CompVis, check_kind, kinds
+from sdlearn.storage.files import atomic_write, read_json, write_json
 from sdlearn.tokenizer import Tokenizer
 
 BUNDLED = Path(__file__).parent / "weights" / "tiny"
@@ -326,7 +326,7 @@ class StableDiffusion:
         write_json(folder / "scheduler" / "scheduler_config.json", schedule)
         write_json(folder / "defaults.json", asdict(self.defaults))
         if self.card is not None:
-            with whole_file(folder / "README.md") as temporary:
+            with atomic_write(folder / "README.md") as temporary:
                 temporary.write_text(self.card, encoding="utf-8")
         index: dict[str, Any] = {"_class_name": self.kind, "requires_safety_checker": False}
         index |= {name: (library, kind or schedule["_class_name"]) for name, (library, kind) in FOLDERS.items()}

@@ -21,7 +21,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from sdlearn.files import read_json, whole_file
+from sdlearn.storage.files import atomic_write, read_json
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 END_OF_WORD = "</w>"
@@ -270,7 +270,7 @@ class Tokenizer:
         }
         Path(folder).mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            with whole_file(Path(folder) / name) as temporary:
+            with atomic_write(Path(folder) / name) as temporary:
                 temporary.write_text(text, encoding="utf-8", newline="\n")
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from sdlearn.check import MEASUREMENTS, parity_table, randomize_
 from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
-from sdlearn.files import whole_file
+from sdlearn.lessons.check import MEASUREMENTS, parity_table, randomize_
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.text import TextConfig, TextEncoder
 from sdlearn.models.unet import UNet, UNetConfig
 from sdlearn.pipeline import Defaults, StableDiffusion
+from sdlearn.storage.files import atomic_write
 from sdlearn.tokenizer import train_bpe
 
 CAPTIONS = [
@@ -135,7 +135,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Write the table, but not from a run in which a comparison may have failed or was left out by an error."""
     file = session.config.getoption("--parity")
     if file and exitstatus == pytest.ExitCode.OK:
-        with whole_file(Path(file)) as temporary:
+        with atomic_write(Path(file)) as temporary:
             temporary.write_text(parity_report(), encoding="utf-8")
 
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import sdlearn
-from sdlearn import cli, show
+from sdlearn import cli
 from sdlearn.config import Table, read_table
 from sdlearn.data import ImageFolder, PairScenes, Scenes, emoji_name
 from sdlearn.data.__main__ import main as sheet
@@ -30,7 +30,8 @@ from sdlearn.diffusion.grids import make_grid
 from sdlearn.diffusion.guidance import Condition, guide
 from sdlearn.diffusion.samplers import SAMPLERS, ddim, ddpm, draw_noise, get_sampler, last
 from sdlearn.diffusion.schedule import SPACINGS, Schedule, ScheduleConfig
-from sdlearn.evaluation import evaluate, frechet_distance, psnr
+from sdlearn.evaluation.scores import evaluate, frechet_distance, psnr
+from sdlearn.lessons import show
 from sdlearn.models.autoencoder import AutoencoderConfig
 from sdlearn.models.clip import CLIPConfig, VisionConfig, contrastive_loss
 from sdlearn.models.text import TextConfig, TextEncoder

@@ -15,9 +15,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import sdlearn
-from sdlearn import checkpoints, cli, pipeline
-from sdlearn.check import randomize_
+from sdlearn import cli, pipeline
+from sdlearn.lessons.check import randomize_
 from sdlearn.models.clip import CLIP, CLIPConfig
+from sdlearn.storage import checkpoints
 
 
 @dataclass
@@ -250,10 +251,10 @@ class TestPassport:
         assert not Path("out/passport.png").exists()
 
     def test_a_picture_of_ones_own(self, run: Run, folder: Path) -> None:
-        (folder / "00.combine.py").write_text(sdlearn.exercises.solution("00.combine"))
+        (folder / "00.combine.py").write_text(sdlearn.lessons.exercises.solution("00.combine"))
         out = run("passport", "--seed", 2, "--output", "own.png")
         assert "✔  00.combine                     5  yours\n" in out
-        assert f"Exercises that are yours: 1 of {len(sdlearn.exercises.EXERCISES)}.\n" in out
+        assert f"Exercises that are yours: 1 of {len(sdlearn.lessons.exercises.EXERCISES)}.\n" in out
         assert out.endswith("Parts of your own that drew the picture: 1: combine.\nown.png\n")
         drawn = pixels("own.png")
         (expected,) = sdlearn.load()(cli.PROMPTS[0], seed=2, progress=False)
@@ -348,7 +349,7 @@ def test_evaluate_passes_everything_on(run: Run, epsilon_folder: Path, monkeypat
         calls.append((model.name, options))
         return SimpleNamespace(table=lambda: "the table")
 
-    monkeypatch.setitem(sys.modules, "sdlearn.evaluation", SimpleNamespace(evaluate=measure))
+    monkeypatch.setitem(sys.modules, "sdlearn.evaluation.scores", SimpleNamespace(evaluate=measure))
     assert (
         run("evaluate", "--model", epsilon_folder, "--images", 20, "--seed", 5, "--output", "scores") == "the table\n"
     )

@@ -14,7 +14,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from sdlearn import exercises as ex
+from sdlearn.lessons import exercises as ex
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 FILES = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))

@@ -18,9 +18,9 @@ from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 import sdlearn
-from sdlearn.check import assert_parity
 from sdlearn.diffusion.samplers import Step, ddim, draw_noise, last
 from sdlearn.diffusion.schedule import Schedule
+from sdlearn.lessons.check import assert_parity
 from sdlearn.models.attention import Attention, FeedForward, SpatialTransformer, TransformerBlock
 from sdlearn.models.blocks import Downsample, ResnetBlock, Upsample
 from sdlearn.models.text import TextLayer

@@ -13,7 +13,6 @@ from sdlearn.data.scenes import (
     caption,
     edges,
     pairs,
-    to_unit,
 )
 
 __all__ = [
@@ -32,5 +31,4 @@ __all__ = [
     "edges",
     "emoji_name",
     "pairs",
-    "to_unit",
 ]

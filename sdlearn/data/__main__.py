@@ -8,8 +8,8 @@ import typer
 from PIL import Image
 
 from sdlearn.data.scenes import PairScenes, Scenes
-from sdlearn.files import whole_file
-from sdlearn.show import captioned_grid
+from sdlearn.pictures import captioned_grid
+from sdlearn.storage.files import atomic_write
 
 
 def main(
@@ -28,7 +28,7 @@ def main(
         raise SystemExit(f"error: {error}") from None
     images = [Image.fromarray(scene.image.permute(1, 2, 0).numpy()) for scene in scenes]
     sheet = captioned_grid(images, [scene.caption for scene in scenes], columns=8, side=128)
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         sheet.save(temporary, format="PNG")
     print(path)
 

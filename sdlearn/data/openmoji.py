@@ -19,7 +19,7 @@ from types import ModuleType
 import numpy as np
 from PIL import Image
 
-from sdlearn.files import whole_file
+from sdlearn.storage.files import atomic_write
 
 DRAWING_SIZE = 256  # pixels; the largest subject in a scene of 64 pixels has 60, so there is plenty to shrink from
 STYLES = {
@@ -119,7 +119,7 @@ def _draw(resvg: ModuleType, svg: Path, style_sheet: str) -> np.ndarray:
 
 def _write(path: Path, drawings: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path, shared=True) as temporary, temporary.open("wb") as stream:
+    with atomic_write(path, shared=True) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, drawings=drawings)
 
 

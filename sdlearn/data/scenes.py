@@ -285,11 +285,6 @@ def edges(image: Tensor) -> Tensor:
     return gradient.norm(dim=1).amax(dim=0, keepdim=True).clamp(max=1)
 
 
-def to_unit(pictures: Tensor) -> Tensor:
-    """uint8 0 … 255 -> float −1 … 1, what networks take."""
-    return pictures.float() / 127.5 - 1
-
-
 def _generator(seed: int, stream: int, index: int) -> np.random.Generator:
     if seed < 0:
         raise ValueError(f"seed={seed}; accepted: 0 and above")

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import torch
 
-from sdlearn.checkpoints import load_part, save_part
 from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
-from sdlearn.files import read_json
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.clip import CLIP, CLIPConfig
 from sdlearn.models.text import TextConfig, TextEncoder
 from sdlearn.models.unet import UNet, UNetConfig
 from sdlearn.pipeline import StableDiffusion
+from sdlearn.storage.checkpoints import load_part, save_part
+from sdlearn.storage.files import read_json
 from sdlearn.tokenizer import Tokenizer
 
 

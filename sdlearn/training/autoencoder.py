@@ -6,9 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sdlearn.checkpoints import load_part, save_part
-from sdlearn.data import Scenes, to_unit
+from sdlearn.data import Scenes
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
+from sdlearn.pictures import to_unit
+from sdlearn.storage.checkpoints import load_part, save_part
 from sdlearn.training.loop import TrainConfig, generator_for
 
 

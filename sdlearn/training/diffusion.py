@@ -12,17 +12,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from sdlearn.checkpoints import load_part, save_part
 from sdlearn.config import check_counts
-from sdlearn.data import COLORS, SIZES, SUBJECTS, Scenes, to_unit
+from sdlearn.data import COLORS, SIZES, SUBJECTS, Scenes
 from sdlearn.data.scenes import DROP, JITTER
 from sdlearn.diffusion.guidance import Condition, guide
 from sdlearn.diffusion.samplers import draw_noise, get_sampler, last
 from sdlearn.diffusion.schedule import Schedule, ScheduleConfig, simple_loss
-from sdlearn.files import whole_file, write_json
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.text import TextConfig, TextEncoder
 from sdlearn.models.unet import UNet, UNetConfig
+from sdlearn.pictures import to_unit
+from sdlearn.storage.checkpoints import load_part, save_part
+from sdlearn.storage.files import atomic_write, write_json
 from sdlearn.tokenizer import Tokenizer
 from sdlearn.training.loop import TrainConfig, generator_for, processes
 
@@ -184,7 +185,7 @@ class DiffusionTask:
                 networks = self.autoencoder, self.text_encoder, self.tokenizer
                 pool = make_pool(*networks, Scenes(self.seed), size, self.seed)
                 file.parent.mkdir(parents=True, exist_ok=True)
-                with whole_file(file) as temporary:
+                with atomic_write(file) as temporary:
                     save_file(vars(pool), temporary, {"source": source})
         return Pool(**load_file(file))
 

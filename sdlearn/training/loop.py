@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from sdlearn.config import check_counts
-from sdlearn.files import whole_file
-from sdlearn.show import save_image_grid
+from sdlearn.pictures import save_image_grid
+from sdlearn.storage.files import atomic_write
 from sdlearn.training.muon import MuonAdamW
 
 
@@ -182,7 +182,7 @@ def save_checkpoint(file: Path, values: dict[str, Any]) -> None:
     The new one is forced to the disk before it takes the old one's place. Whenever the process is killed, one of the
     two is there and whole.
     """
-    with whole_file(file) as temporary:
+    with atomic_write(file) as temporary:
         with temporary.open("wb") as stream:
             torch.save(values, stream)
             stream.flush()
@@ -242,7 +242,7 @@ class Log:
 
     def write(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
-        with whole_file(self.file) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        with atomic_write(self.file) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, fieldnames=list(row))
             writer.writeheader()
             writer.writerows(self.rows)

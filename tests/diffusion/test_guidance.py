@@ -5,8 +5,8 @@ import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 from torch import Tensor
 
-from sdlearn.check import assert_parity
 from sdlearn.diffusion.guidance import Condition, guide
+from sdlearn.lessons.check import assert_parity
 
 
 def normal(*shape: int, seed: int) -> Tensor:
@@ -47,7 +47,7 @@ def test_both_halves_run_in_one_batch_and_equal_diffusers(setting, scale, rescal
     expected = empty + scale * (text - empty)
     if rescale:
         expected = rescale_noise_cfg(expected, text, rescale)
-    assert_parity("guided", guided, expected, 1e-6, relative=True)
+    assert_parity("guided", guided, expected, 1e-6)
 
 
 def test_scale_one_computes_only_the_conditional_half(setting):
@@ -134,4 +134,4 @@ def test_own_combine_is_called_with_both_halves(setting):
     unet, x, conditional, unconditional = setting
     text, empty = unet(x, 501, conditional.context), unet(x, 501, unconditional.context)
     guided = guide(unet, conditional, unconditional, 3.0, combine=lambda u, c, scale: u - scale * c)(x, 501)
-    assert_parity("own combine", guided, empty - 3.0 * text, 1e-6, relative=True)
+    assert_parity("own combine", guided, empty - 3.0 * text, 1e-6)

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sdlearn.check import assert_parity
 from sdlearn.diffusion.samplers import (
     SAMPLERS,
     Step,
@@ -23,6 +22,7 @@ from sdlearn.diffusion.samplers import (
     last,
 )
 from sdlearn.diffusion.schedule import SPACINGS, Schedule, ScheduleConfig
+from sdlearn.lessons.check import assert_parity
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Diffusers with NumPy 2
 
@@ -142,12 +142,12 @@ def compare(name: str, options: dict, config: ScheduleConfig, steps: int) -> boo
     loop = sampler.loop(replay, x, grid, schedule, generator(2), collect, **options)
     assert [(step.i, step.t) for step in loop] == list(enumerate(timesteps.tolist()))
     worst = torch.stack(differences)
-    assert_parity("input of the network", torch.stack(our_inputs), torch.stack(inputs), 1e-6, relative=True)
+    assert_parity("input of the network", torch.stack(our_inputs), torch.stack(inputs), 1e-6)
     assert_parity(f"sampler {name}, single steps", worst, torch.zeros_like(worst), 1e-5, against=CLASSES[name])
 
     end = last(sampler.loop(denoise, x, grid, schedule, generator(2), **options))
     label = f"sampler {name}, whole trajectory"
-    assert_parity(label, end, reference[-1], 1e-5, relative=True, against=CLASSES[name])
+    assert_parity(label, end, reference[-1], 1e-5, against=CLASSES[name])
     return True
 
 
@@ -292,14 +292,14 @@ def test_image_to_image_equals_diffusers(name, spacing):
         grid = sampler.make_grid(schedule, 10).tail(k)
         assert grid.timesteps.tolist() == timesteps.tolist()
         ours = sampler.add_noise(x0, noise, schedule, grid, 0)
-        assert_parity(f"sampler {name}, noise for image to image", ours, theirs, 1e-5, relative=True)
+        assert_parity(f"sampler {name}, noise for image to image", ours, theirs, 1e-5)
         for t in timesteps:
             prediction = denoise(scheduler.scale_model_input(theirs, t), t.item())
             theirs = scheduler.step(prediction, t, theirs, **random).prev_sample
         if random:
             random["generator"].manual_seed(2)
         ours = last(sampler.loop(denoise, ours, grid, schedule, generator(2)))
-        assert_parity(f"sampler {name}, image to image", ours, theirs, 1e-5, relative=True, against=CLASSES[name])
+        assert_parity(f"sampler {name}, image to image", ours, theirs, 1e-5, against=CLASSES[name])
 
 
 @pytest.mark.parametrize("zero_snr", [False, True])
@@ -317,7 +317,7 @@ def test_noise_at_every_call_equals_diffusers(name, zero_snr):
         ours = sampler.add_noise(x0, noise, schedule, grid, i)
         # 2**-12 instead of 0 is the signal rate where make_reference has put 2**-24 instead of 0 for PLMS.
         bound = 2**-12 * 5 if zero_snr and name == "plms" and t == 999 else 1e-6
-        assert_parity(f"sampler {name}, noise", ours, theirs, bound, relative=True)
+        assert_parity(f"sampler {name}, noise", ours, theirs, bound)
     assert torch.equal(sampler.add_noise(x0, noise, schedule, grid, len(grid)), x0)
 
 
@@ -374,7 +374,7 @@ def test_adams_bashforth_is_exact_for_polynomials(coefficients):
     polynomial = np.polynomial.Polynomial(coefficients)
     values = torch.tensor([polynomial(-i) for i in range(n)], dtype=torch.float64)
     integral = torch.tensor(polynomial.integ()(1.0), dtype=torch.float64)
-    assert_parity("integral", adams_bashforth(n) @ values, integral, 1e-9, relative=True)
+    assert_parity("integral", adams_bashforth(n) @ values, integral, 1e-9)
     power = torch.tensor([(-i) ** n for i in range(n)], dtype=torch.float64)
     assert abs(adams_bashforth(n) @ power - 1 / (n + 1)) > 0.1
 
@@ -415,7 +415,7 @@ def test_steps_are_yielded_one_by_one_with_gradients_and_projection(name):
         assert step.x.abs().max() <= 0.5 if i < final else step.x.min() > 5
     assert calls == grid.timesteps.tolist() and len(calls) == len(grid)
     if name not in ("ddim", "plms"):  # these end at alphas_cumprod[0], the others at x_0 itself
-        assert_parity("end", step.x, step.x0 + 10, 1e-6, relative=True)
+        assert_parity("end", step.x, step.x0 + 10, 1e-6)
 
 
 @pytest.mark.parametrize("name", ["ddim", "euler", "euler_ancestral", "heun"])
@@ -430,7 +430,7 @@ def test_x0_of_each_step_equals_diffusers(name):
     for step, t in zip(sampler.loop(denoise, x, grid, schedule, generator(2)), scheduler.timesteps, strict=True):
         output = scheduler.step(denoise(scheduler.scale_model_input(theirs, t), step.t), t, theirs, **random)
         theirs = output.prev_sample
-        assert_parity("x0", step.x0, output.pred_original_sample, 1e-5, relative=True)
+        assert_parity("x0", step.x0, output.pred_original_sample, 1e-5)
 
 
 def test_bad_arguments_are_refused():

@@ -9,8 +9,8 @@ from diffusers.training_utils import compute_snr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdlearn.check import assert_parity
 from sdlearn.diffusion.schedule import BETA_SCHEDULES, PREDICTION_TYPES, Schedule, ScheduleConfig, simple_loss
+from sdlearn.lessons.check import assert_parity
 
 SHAPES = [(1, 4, 8, 6), (3, 4, 5, 7), (3, 2)]
 RANGES = [(0.00085, 0.012), (0.0001, 0.02)]
@@ -121,7 +121,7 @@ def test_gradients_equal_diffusers():
         x0, noise = normal((2, 3, 4, 5), 0).requires_grad_(), normal((2, 3, 4, 5), 1).requires_grad_()
         noising(x0, noise, t).pow(3).sum().backward()
         gradients.append(torch.stack([x0.grad, noise.grad]))
-    assert_parity("gradient", *gradients, 1e-6, relative=True)
+    assert_parity("gradient", *gradients, 1e-6)
 
 
 @settings(max_examples=60, deadline=None)
@@ -190,7 +190,7 @@ def test_the_posterior_is_bayes_rule(beta_schedule, zero_snr, t, before, seed):
     precision = 1 / (1 - then) + alpha / (1 - alpha)
     expected = (then.sqrt() * x0 / (1 - then) + alpha.sqrt() * x / (1 - alpha)) / precision
     bound = 1e-5 + 1e-6 / (1 - now).item()  # 1 - alphas_cumprod loses digits in float32 where it is small
-    assert_parity("mean", mean, expected, bound, relative=True)
+    assert_parity("mean", mean, expected, bound)
     assert_parity("variance", variance, 1 / precision, bound)
     assert 0 <= variance <= 1 - alpha + 1e-6
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from sdlearn.check import assert_gradients, assert_parity, randomize_
+from sdlearn.lessons.check import assert_gradients, assert_parity, randomize_
 from sdlearn.models.attention import (
     Attention,
     FeedForward,

@@ -7,7 +7,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
-from sdlearn.check import assert_gradients, assert_parity, randomize_
+from sdlearn.lessons.check import assert_gradients, assert_parity, randomize_
 from sdlearn.models.blocks import Downsample, ResnetBlock, Upsample
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import CLIPConfig as ReferenceConfig
 from transformers import CLIPModel
 
-from sdlearn.check import assert_gradients, assert_parity, randomize_
+from sdlearn.lessons.check import assert_gradients, assert_parity, randomize_
 from sdlearn.models.clip import CLIP, CLIPConfig, VisionConfig, contrastive_loss, similarity
 from sdlearn.models.text import TextConfig, TextEncoder
 

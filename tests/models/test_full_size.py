@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import CLIPConfig as ReferenceConfig
 from transformers import CLIPModel
 
-from sdlearn.check import assert_gradients, assert_parity
+from sdlearn.lessons.check import assert_gradients, assert_parity
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.clip import CLIP, CLIPConfig, VisionConfig
 from sdlearn.models.text import TextConfig
@@ -61,7 +61,7 @@ def normal(*shape: int, seed: int) -> Tensor:
 
 def assert_equal(name: str, ours: Tensor, reference: Tensor, against: str, bound: float = 1e-5) -> None:
     assert 0.1 < reference.std() < 10
-    assert_parity(name, ours, reference, bound, relative=True, against=against)
+    assert_parity(name, ours, reference, bound, against=against)
 
 
 def test_unet() -> None:

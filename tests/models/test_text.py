@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from sdlearn.check import assert_gradients, assert_parity, randomize_
+from sdlearn.lessons.check import assert_gradients, assert_parity, randomize_
 from sdlearn.models.text import TextConfig, TextEncoder, TextLayer
 
 SMALL = {

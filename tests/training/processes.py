@@ -12,7 +12,7 @@ from accelerate import Accelerator, PartialState
 from small import few_scenes_and_samples, make
 from torch import Tensor
 
-from sdlearn.check import randomize_
+from sdlearn.lessons.check import randomize_
 from sdlearn.training.loop import train
 
 KINDS = ("linear", "autoencoder", "diffusion", "clip")

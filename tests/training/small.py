@@ -11,12 +11,12 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from sdlearn.checkpoints import save_part
 from sdlearn.config import read_table
 from sdlearn.data import Scenes
-from sdlearn.files import write_json
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.text import TextConfig, TextEncoder
+from sdlearn.storage.checkpoints import save_part
+from sdlearn.storage.files import write_json
 from sdlearn.tokenizer import train_bpe
 from sdlearn.training import autoencoder, diffusion
 from sdlearn.training.autoencoder import AutoencoderRecipe, AutoencoderTask

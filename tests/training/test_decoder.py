@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
-from sdlearn.check import randomize_
-from sdlearn.checkpoints import load_part, save_part
+from sdlearn.lessons.check import randomize_
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
+from sdlearn.storage.checkpoints import load_part, save_part
 from sdlearn.training.autoencoder import AutoencoderLoss, AutoencoderParts, AutoencoderRecipe, AutoencoderTask
 from sdlearn.training.loop import TrainConfig, train
 

@@ -15,8 +15,8 @@ from small import LINEAR, LinearTask, assert_same, load, read_log
 from torch import nn
 
 import sdlearn.training.loop as loop
-from sdlearn.check import max_difference
 from sdlearn.config import read_table
+from sdlearn.lessons.check import max_difference
 from sdlearn.training.autoencoder import AutoencoderRecipe
 from sdlearn.training.clip import CLIPRecipe
 from sdlearn.training.diffusion import DiffusionRecipe
@@ -219,7 +219,7 @@ RECIPES = {
 
 
 def test_the_recipes_of_the_package_are_read() -> None:
-    files = sorted((Path(loop.__file__).parents[1] / "recipes").glob("*.toml"))
+    files = sorted((Path(loop.__file__).parent / "recipes").glob("*.toml"))
     assert {file.stem for file in files} == set(RECIPES)
     for file in files:
         tables = read_recipe(file)

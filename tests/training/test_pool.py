@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 from small import make, make_parts
 
 import sdlearn.training.diffusion as diffusion
-from sdlearn.checkpoints import load_part, save_part
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.text import TextConfig, TextEncoder
+from sdlearn.storage.checkpoints import load_part, save_part
 from sdlearn.tokenizer import train_bpe
 from sdlearn.training.diffusion import DiffusionTask
 

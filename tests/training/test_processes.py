@@ -11,7 +11,7 @@ import torch
 from processes import KINDS, STEPS, first_gradient, go_on
 from small import load, make, make_parts
 
-from sdlearn.check import max_difference
+from sdlearn.lessons.check import max_difference
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,278 @@
+"""What a model of scenes is worth, in numbers: its autoencoder, and whether it draws what the words say.
+
+The pictures are looked at by a judge that has seen real scenes only (`sdlearn.evaluation.judge`).
+"""
+
+import csv
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from sdlearn.data import SIZES, SUBJECTS, Scene, Scenes, caption, pairs
+from sdlearn.data.scenes import SPLITS
+from sdlearn.evaluation.judge import Judge, background_colors, judge_pictures, load_judge
+from sdlearn.pictures import captioned_grid, save_image_grid, to_images, to_pixels, to_unit
+from sdlearn.pipeline import StableDiffusion
+from sdlearn.storage.files import atomic_write, write_json
+
+BATCH = 64
+SIDE = 64  # pixels: the size of the scenes, and so of what the judge can look at
+STREAM = 1000  # the scenes of an evaluation have random numbers that no split of `Scenes` uses
+
+
+@dataclass(frozen=True)
+class Report:
+    """The scores of a model. Shares are between 0 and 1."""
+
+    model: str
+    seed: int
+    images: int  # half of them of seen pairs, half of held-out pairs; every score below is of this number or its half
+    sampler: str
+    steps: int
+    guidance_scale: float
+    psnr: float  # dB; the mean of all pictures' PSNR
+    psnr_of_mean: float  # dB; the PSNR of all pictures' mean squared error, which is lower
+    subject_seen: float
+    subject_held_out: float
+    color_seen: float
+    color_held_out: float
+    frechet: float
+    frechet_real: float
+    judge_seen: float  # how often the judge is right on real scenes
+    judge_held_out: float
+    judge_reconstructed: float  # and on real scenes that went through the autoencoder: no generator can do much better
+    weakest: tuple[tuple[str, float], ...]  # subjects that the judge names least often, and how often
+    seconds: float  # of drawing
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, for JSON."""
+        return asdict(self)
+
+    def table(self) -> str:
+        """The scores as a table in Markdown, and below it what they mean."""
+        psnr, of_mean = f"{self.psnr:.2f} dB", f"{self.psnr_of_mean:.2f} dB of the mean error"
+        rows = (
+            ("Autoencoder: PSNR on held-out scenes", psnr, of_mean),
+            ("Subject, seen pairs", f"{self.subject_seen:.1%}", f"{self.judge_seen:.1%} on real scenes"),
+            ("Subject, held-out pairs", f"{self.subject_held_out:.1%}", f"{self.judge_held_out:.1%} on real scenes"),
+            ("Background colour, seen pairs", f"{self.color_seen:.1%}", ""),
+            ("Background colour, held-out pairs", f"{self.color_held_out:.1%}", ""),
+            ("Fréchet distance to real scenes", f"{self.frechet:.2f}", f"{self.frechet_real:.2f} real to real"),
+        )
+        weakest = ", ".join(f"{subject} {share:.0%}" for subject, share in self.weakest)
+        return "\n".join(
+            (
+                "| | score | beside it |",
+                "|---|---|---|",
+                *(f"| {' | '.join(row)} |" for row in rows),
+                "",
+                f"{self.images} pictures, the first with seed {self.seed}, half of them of (subject, colour) pairs",
+                "that training showed, half of pairs that it never did; every subject equally often, sizes mixed.",
+                f"{self.sampler}, {self.steps} steps, guidance scale {self.guidance_scale:g}; {self.seconds:.0f} s.",
+                "",
+                "- PSNR: the mean of the pictures' own, after rounding to 0 … 255; beside it, of the mean error.",
+                f"- Subject: a small classifier, trained on real scenes only, names the asked one of {len(SUBJECTS)}.",
+                f"  Of real scenes that went through the autoencoder it names {self.judge_reconstructed:.1%} rightly.",
+                "- Background colour: the median along the picture's edges is nearest to the asked one of ten.",
+                "- Fréchet distance: of the classifier's last hidden layer, to real scenes of the same captions;",
+                "  real to real: of two such sets.",
+                f"- Weakest subjects: {weakest}.",
+                "",
+            )
+        )
+
+
+def evaluate(
+    model: StableDiffusion,
+    images: int = 1000,
+    seed: int = 0,
+    steps: int | None = None,
+    guidance_scale: float | None = None,
+    sampler: str | None = None,
+    judge: Judge | None = None,
+    output: str | Path | None = None,
+    progress: bool = True,
+) -> Report:
+    """Draw pictures, half of them of seen (subject, colour) pairs, half of held-out ones, and measure them.
+
+    Steps, guidance scale and sampler that are None are the model's defaults. The judge that is None comes from the
+    cache folder; the first time it is trained, which takes minutes. The folder `output` gets the report as JSON, a
+    table of all subjects, a sheet of pictures with captions and one of originals above their reconstructions.
+
+    Raises ValueError for fewer than 2 images, and what `StableDiffusion.sample` raises; OSError when `output` can't be
+    made; RuntimeError when the packages that draw scenes are missing.
+    """
+    if images < 2:
+        raise ValueError(f"images={images}; accepted: 2 and above, half for seen pairs and half for held-out pairs")
+    settings = {"steps": steps, "guidance_scale": guidance_scale, "sampler": sampler}
+    model.sample("", seed=seed, height=SIDE, width=SIDE, **settings)  # checks them: better now than after minutes
+    if output is not None:
+        Path(output).mkdir(parents=True, exist_ok=True)
+    judge = judge or load_judge(progress=progress)
+    seen = images - images // 2
+    asked = requests("test", seen, seed) + requests("held_out_pairs", images // 2, seed)
+    captions = [caption(*request) for request in asked]
+    real, again = (as_tensor(scenes_of(asked, seed, turn)) for turn in (0, 1))  # first: it fails at once if it must
+
+    started = time.perf_counter()
+    drawn = draw(model, captions, seed, settings, progress)
+    seconds = time.perf_counter() - started
+    with evaluating(model):
+        reconstructed = torch.cat([to_pixels(model.decode(model.encode(to_unit(x)))) for x in real.split(BATCH)])
+
+    named, features = judge_pictures(judge, drawn)
+    named_real, features_real = judge_pictures(judge, real)
+    named_again, features_again = judge_pictures(judge, again)
+    named_reconstructed, _ = judge_pictures(judge, reconstructed)
+    subjects, colors = [request[0] for request in asked], [request[1] for request in asked]
+    right, right_color = matches(named, subjects), matches(background_colors(drawn), colors)
+    right_real = np.stack([matches(n, subjects) for n in (named_real, named_again)], axis=1)  # (images, 2)
+    by_subject = sorted((float(right[matches(subjects, [s] * images)].mean()), s) for s in set(subjects))
+    each, of_mean = psnr(real, reconstructed)
+    report = Report(
+        model=model.name,
+        seed=seed,
+        images=images,
+        sampler=sampler or model.defaults.sampler,
+        steps=model.defaults.steps if steps is None else steps,
+        guidance_scale=float(model.defaults.guidance_scale if guidance_scale is None else guidance_scale),
+        psnr=each.mean().item(),
+        psnr_of_mean=of_mean,
+        subject_seen=float(right[:seen].mean()),
+        subject_held_out=float(right[seen:].mean()),
+        color_seen=float(right_color[:seen].mean()),
+        color_held_out=float(right_color[seen:].mean()),
+        frechet=frechet_distance(features, features_real),
+        frechet_real=frechet_distance(features_again, features_real),
+        judge_seen=float(right_real[:seen].mean()),
+        judge_held_out=float(right_real[seen:].mean()),
+        judge_reconstructed=float(matches(named_reconstructed, subjects).mean()),
+        weakest=tuple((subject, share) for share, subject in by_subject[:8]),
+        seconds=seconds,
+    )
+    if output is not None:
+        folder = Path(output)
+        write_json(folder / "report.json", report.to_dict())
+        write_subjects(folder / "subjects.csv", subjects, named)
+        shown = [*range(min(16, seen)), *range(seen, min(seen + 16, images))]  # seen pairs above held-out ones
+        sheet = captioned_grid(to_images(to_unit(drawn[shown])), [captions[i] for i in shown], columns=8, side=128)
+        with atomic_write(folder / "samples.png") as temporary:
+            sheet.save(temporary, format="PNG")
+        pictures = [x[i : i + 8] for i in range(0, min(16, images), 8) for x in (real[:16], reconstructed[:16])]
+        save_image_grid(to_unit(torch.cat(pictures)), folder / "autoencoder.png")
+    return report
+
+
+def requests(split: str, number: int, seed: int) -> list[tuple[str, str, str]]:
+    """What to draw: (subject, colour, size) from a split's pairs. Subjects come equally often, the rest by chance."""
+    rng = np.random.default_rng([seed, SPLITS[split], STREAM])
+    colors: dict[str, list[str]] = {subject: [] for subject in SUBJECTS}
+    for subject, color in pairs(split):
+        colors[subject].append(color)
+    shuffled = [SUBJECTS[i] for i in rng.permutation(len(SUBJECTS))]
+    return [(s, str(rng.choice(colors[s])), str(rng.choice(list(SIZES)))) for s in islice(cycle(shuffled), number)]
+
+
+def scenes_of(asked: list[tuple[str, str, str]], seed: int, turn: int) -> list[Scene]:
+    """A real scene for each request. Another `turn` draws other sizes (within the size's word) and places."""
+    scenes, stream = Scenes(seed), STREAM + turn
+    return [scenes.make(*request, np.random.default_rng([seed, stream, i])) for i, request in enumerate(asked)]
+
+
+def draw(model: StableDiffusion, captions: list[str], seed: int, settings: dict[str, Any], progress: bool) -> Tensor:
+    """One picture for each caption, (B, 3, 64, 64) uint8; picture i has the seed seed + i, whatever the batches are."""
+    pictures = []
+    with evaluating(model), tqdm(total=len(captions), desc="drawing", unit="picture", disable=not progress) as bar:
+        for first in range(0, len(captions), BATCH):
+            batch = captions[first : first + BATCH]
+            for step in model.sample(batch, seed=seed + first, height=SIDE, width=SIDE, **settings):  # noqa: B007
+                pass
+            pictures.append(to_pixels(model.decode(step.x)))
+            bar.update(len(batch))
+    return torch.cat(pictures)
+
+
+@contextmanager
+def evaluating(model: StableDiffusion) -> Iterator[None]:
+    """The networks in evaluation mode and without gradients while the block runs."""
+    modes = [network.training for network in model.networks]
+    try:
+        with torch.no_grad():
+            for network in model.networks:
+                network.eval()
+            yield
+    finally:
+        for network, mode in zip(model.networks, modes, strict=True):
+            network.train(mode)
+
+
+def psnr(original: Tensor, other: Tensor) -> tuple[Tensor, float]:
+    """Peak signal-to-noise ratio in dB: of each picture, (B,), and of the mean squared error of all.
+
+    10·log10(255² / mean squared error). Pictures are (B, C, H, W) uint8. Raises ValueError when shapes or types differ.
+    """
+    if original.shape != other.shape or original.dtype != torch.uint8 or other.dtype != torch.uint8:
+        sides = [f"{tuple(x.shape)} {x.dtype}" for x in (original, other)]
+        raise ValueError(f"pictures of {sides[0]} and {sides[1]}; accepted: equal shapes of torch.uint8")
+    errors = (original.double() - other.double()).square().mean(dim=(1, 2, 3))  # (B, C, H, W) -> (B,)
+    return 10 * torch.log10(255**2 / errors), (10 * torch.log10(255**2 / errors.mean())).item()
+
+
+def frechet_distance(a: Tensor, b: Tensor) -> float:
+    """The squared Fréchet distance of two Gaussians with the means and covariances of features (N, F) and (M, F).
+
+    |μ_a − μ_b|² + tr(C_a + C_b − 2 (C_a^½ C_b C_a^½)^½), as in "GANs Trained by a Two Time-Scale Update Rule"
+    (arXiv 1706.08500), the definition of FID. It depends on N and M: compare only numbers from sets of the same size.
+
+    Raises ValueError for sets of fewer than 2 and features of different lengths.
+    """
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
+        raise ValueError(
+            f"features of {tuple(a.shape)} and {tuple(b.shape)}; accepted: (N, F) and (M, F), N and M above 1"
+        )
+    a, b = a.double().cpu(), b.double().cpu()
+    root_a, root_b = (square_root(torch.cov(x.T).reshape(x.shape[1], x.shape[1])) for x in (a, b))
+    # (C_a^½ C_b C_a^½)^½ has the singular values of C_a^½ C_b^½ for eigenvalues: no root of rounding errors is taken.
+    cross = torch.linalg.svdvals(root_a @ root_b).sum()
+    distance = (a.mean(0) - b.mean(0)).square().sum() + root_a.square().sum() + root_b.square().sum() - 2 * cross
+    return max(0.0, distance.item())
+
+
+def square_root(covariance: Tensor) -> Tensor:
+    """The symmetric square root of a symmetric matrix (F, F) without negative eigenvalues."""
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * values.clamp(min=0).sqrt() @ vectors.T
+
+
+def matches(found: list[str], expected: list[str]) -> np.ndarray:
+    """Where two lists agree, as booleans."""
+    return np.array([one == other for one, other in zip(found, expected, strict=True)])
+
+
+def as_tensor(scenes: list[Scene]) -> Tensor:
+    """Their pictures, (B, 3, H, W) uint8."""
+    return torch.stack([scene.image for scene in scenes])
+
+
+def write_subjects(file: Path, subjects: list[str], named: list[str]) -> None:
+    """A table of all subjects, the weakest first: how often asked for, how often named, what they were taken for."""
+    rows = []
+    for subject in dict.fromkeys(subjects):
+        seen_as = Counter(name for asked, name in zip(subjects, named, strict=True) if asked == subject)
+        wrong = ", ".join(f"{name} {count}" for name, count in seen_as.most_common() if name != subject)
+        rows.append((subject, seen_as.total(), seen_as[subject], wrong))
+    rows.sort(key=lambda row: (row[2] / row[1], row[0]))
+    with atomic_write(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(("subject", "asked for", "named rightly", "taken for"))
+        writer.writerows(rows)

@@ -1,0 +1,136 @@
+"""Parity and equation checks that the lessons and the tests share."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One comparison with a reference, as `docs/parity.md` lists it."""
+
+    name: str
+    reference: str  # the class or function that ours was compared with
+    dtype: torch.dtype
+    difference: float
+    tolerance: float
+
+
+# Two right programs differ by rounding alone: by far less than 1e-9 in float64. In float32 it depends on the processor.
+TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
+
+MEASUREMENTS: list[Measurement] = []  # of this process; `make parity` writes the worst of each into docs/parity.md
+
+
+def parity_table(measurements: list[Measurement]) -> str:
+    """The worst of the measurements for each name and reference, in float64 and in float32, as a Markdown table."""
+    worst: dict[tuple[str, str], dict[torch.dtype, float]] = {}
+    counts: Counter[tuple[str, str]] = Counter()
+    for one in measurements:
+        row = worst.setdefault((one.name, one.reference), {})
+        row[one.dtype] = max(row.get(one.dtype, 0.0), one.difference)
+        counts[one.name, one.reference] += 1
+    rows = []
+    for (name, reference), row in sorted(worst.items()):
+        cells = [f"{row[dtype]:.1e}" if dtype in row else "" for dtype in TOLERANCES]
+        rows.append(f"| {name} | {reference} | {counts[name, reference]} | {' | '.join(cells)} |")
+    head = ["| part | reference | comparisons | worst in float64 | worst in float32 |", "|---|---|---|---|---|"]
+    return "\n".join([*head, *rows, ""])
+
+
+@torch.no_grad()
+def randomize_(module: nn.Module, seed: int = 0, std: float = 0.1) -> nn.Module:
+    """Draw every parameter anew, so that no swapped norm or zero convolution can hide behind its default value.
+
+    Vectors called `weight` are norms: they are drawn around 1, all others around 0. Changes `module` in place.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in module.named_parameters():
+        center = 1.0 if name.endswith("weight") and parameter.ndim == 1 else 0.0
+        parameter.copy_(center + std * torch.randn(parameter.shape, generator=generator))
+    return module
+
+
+def max_difference(ours: Tensor, reference: Tensor) -> float:
+    """The largest absolute difference, max |Δ|.
+
+    Raises:
+        ValueError: the shapes differ, or one side holds a value that is not finite.
+    """
+    if ours.shape != reference.shape:
+        raise ValueError(f"shapes differ: ours {tuple(ours.shape)}, reference {tuple(reference.shape)}")
+    for side, tensor in (("ours", ours), ("reference", reference)):
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{side} holds values that are not finite")
+    return (ours.detach().double() - reference.detach().double()).abs().max().item() if ours.numel() else 0.0
+
+
+def assert_parity(
+    name: str, ours: Tensor, reference: Tensor, tolerance: float | None = None, *, against: str | None = None
+) -> float:
+    """Assert max |ours − reference| ≤ tolerance · max(1, max |reference|), and return the difference so scaled.
+
+    The tolerance that is None is the dtype's, in TOLERANCES. `against` names the reference's class; then the comparison
+    is added to MEASUREMENTS under `name`.
+
+    Raises:
+        AssertionError: the tolerance is passed; the message holds `name`, the difference and the tolerance.
+    """
+    difference = max_difference(ours, reference)
+    if reference.numel():
+        difference /= max(1.0, reference.detach().abs().max().item())
+    tolerance = TOLERANCES[ours.dtype] if tolerance is None else tolerance
+    if against is not None:
+        MEASUREMENTS.append(Measurement(name, against, ours.dtype, difference, tolerance))
+    if not difference <= tolerance:
+        raise AssertionError(f"{name}: |Δ| = {difference:.3g} is above {tolerance:g}")
+    return difference
+
+
+def assert_gradients(
+    ours: nn.Module,
+    reference: nn.Module,
+    tolerance: float | None = None,
+    *,
+    name: str = "",
+    against: str | None = None,
+) -> float:
+    """Assert that two modules' parameters, paired by order of their names, have equal gradients; return the worst |Δ|.
+
+    Each difference is relative to the largest gradient of that parameter in the reference; a parameter whose
+    gradient is zero up to rounding (a key's bias before a softmax) is measured against the largest of all. With
+    `against`, the reference's class, the worst is added to MEASUREMENTS under `name`.
+
+    Raises:
+        AssertionError: a difference passes the tolerance, or only one side has a gradient.
+        ValueError: the modules have different parameters.
+    """
+    pairs = list(zip(sorted(ours.named_parameters()), sorted(reference.named_parameters()), strict=True))
+    gradients = [parameter.grad for _, (_, parameter) in pairs if parameter.grad is not None]
+    if not gradients:
+        raise AssertionError("the reference has no gradient: call backward() on both sides first")
+    dtype = gradients[0].dtype
+    tolerance = TOLERANCES[dtype] if tolerance is None else tolerance
+    largest = max(gradient.abs().max().item() for gradient in gradients)
+    worst = 0.0
+    for (parameter, mine), (_, theirs) in pairs:
+        if (mine.grad is None) != (theirs.grad is None):
+            raise AssertionError(f"{parameter}: only one side has a gradient")
+        if mine.grad is None:
+            continue
+        scale = max(theirs.grad.abs().max().item(), 1e-3 * largest)
+        worst = max(worst, max_difference(mine.grad, theirs.grad) / scale)
+        if not worst <= tolerance:
+            raise AssertionError(f"gradient of {parameter}: relative |Δ| = {worst:.3g} is above {tolerance:g}")
+    if against is not None:
+        MEASUREMENTS.append(Measurement(name, against, dtype, worst, tolerance))
+    return worst
+
+
+def report_parity(name: str, reference_name: str, ours: Tensor, reference: Tensor, tolerance: float = 1e-5) -> float:
+    """`assert_parity` for a lesson: prints one line that is the same on every machine, and returns the difference."""
+    difference = assert_parity(name, ours, reference, tolerance)
+    print(f"{name}  {reference_name}  |Δ| ≤ {tolerance:.0e}  ok")
+    return difference

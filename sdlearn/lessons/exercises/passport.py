@@ -1,0 +1,189 @@
+"""What a learner has written and got right: kept in the passport folder, shown on the map, and drawn with."""
+
+import contextlib
+import io
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+import sdlearn
+from sdlearn.diffusion.samplers import SAMPLERS
+from sdlearn.lessons import show
+from sdlearn.lessons.exercises.engine import NOT_WRITTEN, Exercise, Verdict, assess, in_one_line
+from sdlearn.lessons.exercises.registry import EXERCISES, find
+from sdlearn.lessons.exercises.source import own_source, run_source
+from sdlearn.storage.files import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from sdlearn.pictures import to_images
+from sdlearn.pipeline import StableDiffusion
+
+PROMPT = "a penguin on a yellow background"
+SEED = 3
+
+
+def passport_folder() -> Path:
+    """Where right answers are kept: $SDLEARN_PASSPORT, else sdlearn/passport in $XDG_DATA_HOME or ~/.local/share."""
+    if folder := os.environ.get("SDLEARN_PASSPORT"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "sdlearn" / "passport"
+
+
+def remembered() -> dict[str, Path]:
+    """The files of the passport, by the ids of their exercises, in the registry's order."""
+    folder = passport_folder()
+    return {id: folder / f"{id}.py" for id in EXERCISES if (folder / f"{id}.py").is_file()}
+
+
+def remember(exercise: Exercise, mine: Any) -> str:
+    """Keep the source of a right answer in the passport. Returns why that can't be done, or an empty text."""
+    found = own_source(mine)
+    if found is None:
+        return "it has no source text; write it as a function or class with a name"
+    text, missing = found
+    verdict, _ = judge_source(exercise, text)
+    if not verdict.green:
+        uses = ", ".join(sorted(missing))
+        return (
+            f"it uses {uses}, which the cell doesn't define"
+            if missing
+            else f"run by itself, it isn't right: {verdict.text}"
+        )
+    folder = passport_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_write(folder / f"{exercise.id}.py", shared=True) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        return f"it can't be written to {folder}: {error.strerror}"
+    return ""
+
+
+def judge_source(exercise: Exercise, text: str) -> tuple[Verdict, Any]:
+    """Run a remembered source by itself and assess what it defines. What it prints is not shown."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        try:
+            mine = run_source(text)
+        except Exception as error:
+            return Verdict("✘", in_one_line(error)), None
+        return assess(exercise, mine), mine
+
+
+def recheck(exercise: Exercise, file: Path) -> tuple[Verdict, Any]:
+    """Judge a file of the passport anew."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        return Verdict("✘", f"{file} can't be read: {in_one_line(error)}"), None
+    return judge_source(exercise, text)
+
+
+def recheck_all() -> Iterator[tuple[Exercise, Verdict, Any]]:
+    """Each exercise, what is to be said of the answer in the passport, and the answer."""
+    files = remembered()
+    for id, exercise in EXERCISES.items():
+        verdict, mine = recheck(exercise, files[id]) if id in files else (NOT_WRITTEN, None)
+        yield exercise, verdict, mine
+
+
+def join_parts(own: Mapping[str, Any]) -> dict[str, Callable[..., Any] | type]:
+    """From right answers by id, what goes to sdlearn.load(parts=...). Methods of one class are joined in one class."""
+    parts: dict[str, Any] = {}
+    for id, mine in own.items():
+        exercise = find(id)
+        if exercise.part is None:
+            continue
+        other = parts.get(exercise.part)
+        joined = exercise.owner is not None and other is not None
+        parts[exercise.part] = type(mine.__name__, (mine, other), {}) if joined else mine
+    return parts
+
+
+def sampler_of(exercise: Exercise) -> str | None:
+    """The only sampler with which the answer takes part in a drawing, or None if it does with any, or never."""
+    return exercise.part if exercise.part in SAMPLERS else exercise.sampler
+
+
+def choose_sampler(own: Collection[str], default: str) -> str:
+    """The sampler to draw with: the one that most of these exercises need; of equals the model's own, else the first.
+
+    A drawing has one sampler. Answers that need another one wait, all others take part.
+    """
+    needed = [sampler for id in own if (sampler := sampler_of(find(id)))]
+    return max([default, *needed], key=needed.count)
+
+
+def see(id: str, mine: Any) -> None:
+    """Show the same prompt and seed drawn with the package's part and with the learner's, if that is right.
+
+    Raises:
+        ValueError: there is no such exercise, or the model doesn't draw with what it is about.
+    """
+    exercise = find(id)
+    if exercise.part is None:
+        raise ValueError(f"{id} is no part of the model's drawing, so there is nothing to see")
+    if not assess(exercise, mine).green:
+        print(f"{id} isn't right yet. Once its check is green, this cell draws a picture with your part.")
+        return
+    images = []
+    for part in (exercise.package_part, mine):
+        model = sdlearn.load(parts={exercise.part: part}, device="auto")
+        sampler = choose_sampler([id], model.defaults.sampler)
+        images += model(PROMPT, seed=SEED, sampler=sampler, progress=False)
+    names = ["the package's part", "your part"]
+    said = "They are equal" if images[0] == images[1] else "They are equal up to rounding"
+    fig = show.image_table([images], rows=[""], columns=names, side=2)
+    show.figure(fig, alt=f"Two pictures for the prompt: {PROMPT}. Left {names[0]}, right {names[1]}. {said}.")
+
+
+def own_boxes(done: Collection[str]) -> dict[str, tuple[int, int]]:
+    """For each box of the map how many of its exercises are among those done, and how many there are."""
+    boxes: dict[str, tuple[int, int]] = {}
+    for id, exercise in EXERCISES.items():
+        if exercise.box is not None:
+            right, count = boxes.get(exercise.box, (0, 0))
+            boxes[exercise.box] = (right + (id in done), count + 1)
+    return boxes
+
+
+def draw_map(model: "StableDiffusion", here: str | None = None) -> "Figure":
+    """The map of the whole with measured shapes; a box shows how many of its exercises are in the passport.
+
+    here: the box where the reader is. Raises ValueError when there is no such box.
+    """
+    fig, _ = draw_map_and_picture(model, PROMPT, SEED, model.defaults.sampler, remembered(), here)
+    return fig
+
+
+def draw_map_and_picture(
+    model: "StableDiffusion", prompt: str, seed: int, sampler: str, done: Collection[str], here: str | None = None
+) -> tuple["Figure", Image.Image]:
+    """The map with the first and the last latents of a drawing, decoded, and the last one by itself."""
+    steps = list(model.sample(prompt, seed=seed, sampler=sampler))
+    noise, picture = (to_images(model.decode(step.x))[0] for step in (steps[0], steps[-1]))
+    shapes = show.measure_shapes(model, prompt, seed)
+    return show.pipeline_map(shapes, len(steps), prompt, (noise, picture), here, own_boxes(done)), picture
+
+
+def draw_passport(
+    own: Mapping[str, Any], prompt: str, seed: int, source: str | None = None
+) -> tuple[Image.Image, list[str]]:
+    """One picture with all right answers in place of ours, beside it the map; and the names of the parts that drew it.
+
+    own: right answers by id. source: the model, as for sdlearn.load.
+    """
+    model = sdlearn.load(source, parts=join_parts(own), device="auto")
+    sampler = choose_sampler(own, model.defaults.sampler)
+    fig, picture = draw_map_and_picture(model, prompt, seed, sampler, own)
+    drawn = show.render(fig, tight=True)
+    side = drawn.height
+    sheet = Image.new("RGB", (side + drawn.width, side), "white")
+    sheet.paste(picture.resize((side, side), Image.Resampling.LANCZOS))
+    sheet.paste(drawn, (side, 0))
+    used = {id: mine for id, mine in own.items() if sampler_of(find(id)) in (None, sampler)}
+    return sheet, list(join_parts(used))

@@ -1,0 +1,83 @@
+"""Pictures: numbers from −1 to 1, which networks take and give; whole numbers from 0 to 255; and PIL images.
+
+Here is the only place where one becomes another, and where pictures are laid out on a sheet.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from sdlearn.storage.files import atomic_write
+
+
+def to_unit(pictures: Tensor) -> Tensor:
+    """uint8 0 … 255 -> float −1 … 1, what networks take."""
+    return pictures.float() / 127.5 - 1
+
+
+def to_images(pictures: Tensor) -> list[Image.Image]:
+    """(B, 3, H, W) in [−1, 1], clipped -> PIL images. Raises ValueError for another shape."""
+    if pictures.ndim != 4 or pictures.shape[1] != 3:
+        raise ValueError(f"pictures have the shape {tuple(pictures.shape)}, must have (B, 3, H, W)")
+    pixels = to_pixels(pictures.detach().float().cpu())
+    return [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in pixels]
+
+
+def to_pixels(pictures: Tensor) -> Tensor:
+    """Numbers in [−1, 1] -> whole numbers from 0 to 255, the nearest ones, as uint8. What is outside is clipped."""
+    return ((pictures.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def image_grid(images: list[Image.Image], columns: int = 8, gap: int = 2) -> Image.Image:
+    """One picture with all of them in rows."""
+    width, height = images[0].size
+    rows = -(-len(images) // columns)
+    sheet = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), "white")
+    for i, image in enumerate(images):
+        sheet.paste(image, (i % columns * (width + gap), i // columns * (height + gap)))
+    return sheet
+
+
+def captioned_grid(
+    images: Sequence[Image.Image], captions: Sequence[str], columns: int = 4, side: int = 192
+) -> Image.Image:
+    """One sheet with all pictures in rows, each enlarged to a width of `side` pixels and with its caption below it.
+
+    Raises ValueError when there is no picture, or not one caption for each.
+    """
+    if not images or len(images) != len(captions):
+        raise ValueError(f"{len(images)} pictures and {len(captions)} captions; there must be one caption for each")
+    gap, size = 12, min(18, max(11, side // 13))  # pixels between pictures, and of the letters
+    font = ImageFont.load_default(size)
+    texts = [wrap(caption, font, side) for caption in captions]
+    below = max(text.count("\n") + 1 for text in texts) * (size + 4) + 4
+    height = round(side * images[0].height / images[0].width)
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    sheet = Image.new("RGB", (columns * (side + gap) + gap, rows * (height + below + gap) + gap), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, (image, text) in enumerate(zip(images, texts, strict=True)):
+        x, y = gap + i % columns * (side + gap), gap + i // columns * (height + below + gap)
+        sheet.paste(image.resize((side, height), Image.Resampling.LANCZOS), (x, y))
+        draw.multiline_text((x, y + height + 2), text, "black", font, spacing=4)
+    return sheet
+
+
+def wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """The text in lines of at most `width` pixels, if its words allow."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and font.getlength(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return "\n".join(lines)
+
+
+def save_image_grid(pictures: Tensor, file: Path, columns: int = 8) -> None:
+    """Write pictures (B, 3, H, W) in [−1, 1] as one PNG, whole or not at all."""
+    with atomic_write(file) as temporary:
+        image_grid(to_images(pictures), columns).save(temporary, format="PNG")

@@ -1,0 +1,66 @@
+"""Writing files, whole or not at all, and reading JSON."""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def atomic_write(file: Path, *, shared: bool = False) -> Iterator[Path]:
+    """A temporary name beside `file` to write under; what was written becomes `file` when the block ends.
+
+    If the block fails, the old file stays and nothing else is left. shared: other processes may write the same file at
+    the same time, so each gets a name of its own.
+
+    Raises:
+        OSError: the file can't be written, say since the disk is full; it names `file`.
+    """
+    temporary = file.with_name(f"{file.stem}.{os.getpid()}.partial" if shared else f"{file.stem}.partial")
+    try:
+        yield temporary
+        temporary.replace(file)
+    except Exception as error:
+        reason = system_error(error)
+        if reason is None or reason.filename not in (None, str(temporary), temporary):
+            raise
+        raise OSError(reason.errno, reason.strerror, str(file)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def system_error(error: BaseException) -> OSError | None:
+    """What the operating system refused, where a library tells of it in words of its own, or None."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error
+    if code := re.search(r"\(os error (\d+)\)", str(error)):  # safetensors is written in Rust
+        return OSError(int(code[1]), os.strerror(int(code[1])))
+    hidden = error.__context__ if isinstance(error, RuntimeError) else None  # PyTorch's writer trips over the first one
+    return hidden and system_error(hidden)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not JSON, or not an object.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"no file {file}")
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is not a JSON file: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{file} holds {type(values).__name__}, must hold an object")
+    return values
+
+
+def write_json(file: Path, values: Mapping[str, Any]) -> None:
+    """Write a JSON file, whole or not at all."""
+    with atomic_write(file) as temporary:
+        temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,242 @@
+"""Pictures out: ranges, grids, files; and what the lessons show."""
+
+import base64
+import io
+from pathlib import Path
+
+import ipywidgets
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageFont
+
+from sdlearn.lessons import show
+from sdlearn.pictures import captioned_grid, image_grid, save_image_grid, to_images
+from sdlearn.pipeline import StableDiffusion, load
+
+
+def test_every_value_of_a_pixel_comes_back() -> None:
+    values = torch.arange(256).reshape(1, 1, 16, 16).expand(2, 3, 16, 16)
+    images = to_images(values / 127.5 - 1)
+    assert [(image.mode, image.size) for image in images] == [("RGB", (16, 16))] * 2
+    for image in images:
+        assert np.array_equal(np.asarray(image), values[0].permute(1, 2, 0).numpy())
+
+
+def test_values_are_clipped_and_rounded() -> None:
+    row = torch.tensor([-7.0, -1.0, -0.997, 0.999, 1.0, 40.0])
+    picture = row.expand(1, 3, 1, 6).clone().requires_grad_()
+    assert np.asarray(to_images(picture)[0])[0, :, 0].tolist() == [0, 0, 0, 255, 255, 255]
+    assert np.asarray(to_images(picture.bfloat16())[0])[0, -1].tolist() == [255, 255, 255]
+
+
+def test_channels_and_axes_keep_their_order() -> None:
+    picture = -torch.ones(1, 3, 2, 5)
+    picture[0, 1, 1, 4] = 1
+    assert to_images(picture)[0].getpixel((4, 1)) == (0, 255, 0)
+
+
+@pytest.mark.parametrize(
+    ("count", "columns", "size"), [(1, 1, (4, 3)), (3, 2, (10, 8)), (4, 2, (10, 8)), (3, 3, (16, 3))]
+)
+def test_grid(count: int, columns: int, size: tuple[int, int]) -> None:
+    images = [Image.new("RGB", (4, 3), (i, 0, 0)) for i in range(count)]
+    sheet = image_grid(images, columns, gap=2)
+    assert sheet.size == size
+    for i in range(count):
+        assert sheet.getpixel((i % columns * 6 + 3, i // columns * 5 + 2)) == (i, 0, 0)
+    if count == 3 and columns == 2:
+        assert sheet.getpixel((4, 0)) == sheet.getpixel((9, 7)) == (255, 255, 255)  # the gap, and the empty place
+
+
+def test_file_is_whole_or_not_there(tmp_path: Path, monkeypatch) -> None:
+    file = tmp_path / "sheet.png"
+    save_image_grid(-torch.ones(3, 3, 4, 4), file, columns=2)
+    with Image.open(file) as image:
+        assert image.size == (10, 10) and image.getpixel((0, 0)) == (0, 0, 0)
+    before = file.read_bytes()
+
+    def fail(self: Image.Image, target: Path, **options: str) -> None:
+        Path(target).write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    with pytest.raises(OSError, match="no space"):
+        save_image_grid(torch.ones(3, 3, 4, 4), file)
+    assert file.read_bytes() == before
+
+
+def test_captioned_grid() -> None:
+    images = [Image.new("RGB", (8, 4), (i * 50, 0, 0)) for i in range(3)]
+    sheet = np.asarray(captioned_grid(images, ["a", "b", "c"], columns=2, side=64))
+    assert sheet.shape[1] == 2 * (64 + 12) + 12
+    step = (len(sheet) - 12) // 2
+    for i in range(3):
+        x, y = 12 + i % 2 * 76, 12 + i // 2 * step
+        assert (sheet[y : y + 32, x : x + 64] == (i * 50, 0, 0)).all()  # as wide as asked, and as high as that makes it
+        assert (sheet[y + 32 : y + step - 12, x : x + 64] < 64).any()  # the caption, black on white
+    assert (sheet[12 + step :, 76:] == 255).all()  # the empty place
+
+
+def test_a_long_caption_stays_on_the_sheet() -> None:
+    sheet = np.asarray(captioned_grid([Image.new("RGB", (64, 64))], ["word " * 50], side=128))
+    assert (sheet[-12:] == 255).all() and (sheet[:, -12:] == 255).all()
+    font = ImageFont.load_default(11)
+    lines = show.wrap("one two incomprehensibilities", font, 60).split("\n")
+    assert lines == ["one two", "incomprehensibilities"]
+
+
+@pytest.mark.parametrize(("count", "captions"), [(0, []), (2, ["a"])])
+def test_every_picture_needs_a_caption(count: int, captions: list[str]) -> None:
+    with pytest.raises(ValueError, match=f"{count} pictures and {len(captions)} captions"):
+        captioned_grid([Image.new("RGB", (4, 4))] * count, captions)
+
+
+def test_source() -> None:
+    assert show.source(show.to_png).startswith("def to_png(image")
+    method = show.source(StableDiffusion.decode)
+    assert method.startswith("@torch.no_grad()\ndef decode(self") and method.endswith("clamp(-1, 1)")
+    assert show.whole_source(StableDiffusion).startswith("class StableDiffusion")
+    with pytest.raises(ValueError, match=r"StableDiffusion has \d+ lines, more than 40"):
+        show.source(StableDiffusion)
+
+
+@pytest.fixture
+def displayed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict, dict]]:
+    """What the notebook is given to show: data and metadata by MIME type."""
+    shown = []
+
+    def display(data: dict, metadata: dict, raw: bool) -> None:
+        assert raw
+        shown.append((data, metadata))
+
+    monkeypatch.setattr("IPython.display.display", display)
+    return shown
+
+
+def test_pictures_and_figures_carry_their_alt_text(displayed: list) -> None:
+    import matplotlib.pyplot as plt
+
+    show.picture(Image.new("RGB", (4, 2), "red"), alt="red")
+    fig = show.image_table([[Image.new("RGB", (4, 4))] * 2], ["row"], ["left", "right"])
+    show.figure(fig, alt="two")
+    assert [about["image/png"]["alt"] for _, about in displayed] == ["red", "two"]
+    assert [data["text/plain"] for data, _ in displayed] == ["red", "two"]
+    assert displayed[0][1]["image/png"]["width"] == 256
+    with Image.open(io.BytesIO(base64.b64decode(displayed[0][0]["image/png"]))) as image:
+        assert image.size == (256, 128) and image.getpixel((0, 0)) == (255, 0, 0)
+    assert not plt.get_fignums()
+    with pytest.raises(ValueError, match="alt is empty"):
+        show.picture(Image.new("RGB", (4, 4)), alt=" ")
+    with pytest.raises(ValueError, match="1 rows of 3"):
+        show.image_table([[Image.new("RGB", (4, 4))] * 2], ["row"], ["a", "b", "c"])
+
+
+def test_film_plays_all_frames_and_its_still_stands_alone() -> None:
+    frames = [Image.new("RGB", (6, 4), (i * 80, 0, 0)) for i in range(3)]
+    still = Image.new("RGB", (6, 4), "blue")
+    with Image.open(io.BytesIO(show.film(frames, still, milliseconds=100))) as film:
+        assert film.default_image and film.n_frames == 4 and film.info["loop"] == 0
+        assert film.convert("RGB").getpixel((0, 0)) == (0, 0, 255)
+        for i, milliseconds in enumerate([100, 100, 2000]):
+            film.seek(i + 1)
+            assert film.convert("RGB").getpixel((0, 0)) == (i * 80, 0, 0)
+            assert film.info["duration"] == milliseconds
+
+
+def test_a_film_of_few_colors_has_those_of_its_still() -> None:
+    still = Image.new("RGB", (6, 4), "blue")
+    still.paste("red", (0, 0, 3, 4))
+    frames = [still, Image.new("RGB", (6, 4), "red"), Image.new("RGB", (6, 4), "#1010f0")]
+    with Image.open(io.BytesIO(show.film(frames, still, colors=2))) as film:
+        seen = []
+        for i in range(film.n_frames):
+            film.seek(i)
+            seen.append([film.convert("RGB").getpixel((x, 0)) for x in (0, 5)])
+    red, blue = (255, 0, 0), (0, 0, 255)
+    assert seen == [[red, blue], [red, blue], [red, red], [blue, blue]]
+
+
+def test_a_film_needs_frames_of_one_size() -> None:
+    still = Image.new("RGB", (6, 4))
+    with pytest.raises(ValueError, match=r"size \(6, 4\)"):
+        show.film([Image.new("RGB", (4, 4))], still)
+    with pytest.raises(ValueError):
+        show.film([], still)
+
+
+def test_interact_draws_again_when_a_control_moves(displayed: list) -> None:
+    drawn = []
+
+    def draw(red: int) -> Image.Image:
+        drawn.append(red)
+        return Image.new("RGB", (4, 4), (red, 0, 0))
+
+    slider = ipywidgets.IntSlider(7, 0, 255)
+    show.interact(draw, "a <b>", red=slider)
+    slider.value = 9
+    assert drawn == [7, 9]
+    ((data, about),) = displayed
+    assert about == {"image/png": {"alt": "a <b>", "width": 256}} and data["text/plain"] == "a <b>"
+    assert {"application/vnd.jupyter.widget-view+json", "image/png"} <= set(data)
+
+
+def test_a_figure_becomes_a_picture_of_its_size_and_is_closed() -> None:
+    import matplotlib.pyplot as plt
+
+    sizes = []
+    for title in ("a", "a far longer title\nof two lines"):
+        fig, ax = plt.subplots(figsize=(3, 2), layout="constrained")
+        ax.set_title(title)
+        sizes.append(show.render(fig).size)
+    assert sizes == [(240, 160)] * 2 and not plt.get_fignums()
+    fig, ax = plt.subplots(figsize=(3, 2))
+    ax.axis("off")
+    ax.text(0.5, 0.5, "in the middle")
+    assert show.render(fig, dpi=120, tight=True).width < 360
+
+
+def test_interact_shows_figures_as_large_as_they_are(displayed: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    import matplotlib.pyplot as plt
+
+    below, make = [], ipywidgets.HTML
+    monkeypatch.setattr(ipywidgets, "HTML", lambda text: below.append(make(text)) or below[0])
+
+    def draw(inches: int) -> "plt.Figure":
+        fig, ax = plt.subplots(figsize=(inches, 2), layout="constrained")
+        ax.plot([0, inches])
+        return fig
+
+    slider = ipywidgets.IntSlider(3, 1, 9)
+    show.interact(draw, "a line", inches=slider)
+    assert '<img alt="a line" width="240" src="data:image/png;base64,' in below[0].value
+    slider.value = 5
+    assert '<img alt="a line" width="400"' in below[0].value and not plt.get_fignums()
+    ((data, about),) = displayed
+    assert about == {"image/png": {"alt": "a line", "width": 240}}
+    with Image.open(io.BytesIO(base64.b64decode(data["image/png"]))) as image:
+        assert image.size == (360, 240)  # more pixels than are shown, for sharp screens
+
+
+@pytest.mark.parametrize("own", [{}, {"guidance": (1, 1), "sampler": (3, 3), "noise": (1, 3), "decoder": (0, 2)}])
+def test_the_map_shows_the_measured_shapes(tiny_folder: Path, own: dict[str, tuple[int, int]]) -> None:
+    import matplotlib.pyplot as plt
+
+    model = load(tiny_folder)
+    shapes = show.measure_shapes(model, "an owl")
+    assert shapes["ids"] == (1, 77) and shapes["context"] == (2, 77, 32)
+    assert shapes["noise"] == shapes["guided"] == shapes["latents"] == (1, 4, 16, 16)
+    assert shapes["both"] == shapes["predictions"] == (2, 4, 16, 16) and shapes["picture"] == (1, 3, 64, 64)
+
+    pictures = [Image.new("RGB", (4, 4))] * 2
+    fig = show.pipeline_map(shapes, 25, "an owl", pictures, here="UNet", own=own)
+    words = [text.get_text() for text in fig.axes[0].texts]
+    plt.close(fig)
+    assert words.count("1×4×16×16") == 3 and words.count("2×4×16×16") == 1 and "1×3×64×64" in words
+    assert {"1×77", "2×77×32", "“an owl”", "you are here", "round and round, 25 times"} <= set(words)
+    assert [word for word in words if "✔" in word] == ["guidance ✔", "sampler ✔"] * bool(own)
+    yours = ["yours: 1 of 3", "yours: 1 of 1", "yours: 3 of 3", "yours: 0 of 2"]  # in place of the lesson
+    assert [word for word in words if " of " in word] == yours * bool(own)
+    assert sum(word.startswith("lesson ") for word in words) == 7 - len(own)
+    with pytest.raises(ValueError, match="vae: not on the map"):
+        show.pipeline_map(shapes, 25, "an owl", here="vae")
