@@ -6,7 +6,6 @@ Both sides have the same random weights, are called in turns in one process, and
 machine should do nothing else.
 """
 
-import copy
 import json
 import platform
 import statistics
@@ -33,9 +32,8 @@ import sdlearn
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.text import TextConfig, TextEncoder
 from sdlearn.models.unet import UNet, UNetConfig
-from sdlearn.pipeline import BUNDLED
-from sdlearn.storage.checkpoints import weight_format
 from sdlearn.storage.files import atomic_write
+from sdlearn.storage.load import BUNDLED
 
 PROMPT = "a penguin on a yellow background"
 DOCS = Path(__file__).parents[1] / "docs"
@@ -64,9 +62,8 @@ def noise(*shape: int) -> Tensor:
 
 
 def share_weights(ours: nn.Module, theirs: nn.Module) -> None:
-    """Both networks use the same memory for their weights, save where ours lie channels last."""
-    state = {key: value.contiguous() for key, value in ours.state_dict().items()}
-    theirs.load_state_dict(state, strict=True, assign=True)
+    """Both networks use the same memory for their weights."""
+    theirs.load_state_dict(ours.state_dict(), strict=True, assign=True)
     ours.requires_grad_(False).eval()
     theirs.requires_grad_(False).eval()
 
@@ -100,9 +97,9 @@ def training_step(dtype: torch.dtype) -> Sides:
 
 
 def stable_diffusion_unet(dtype: torch.dtype) -> UNet:
-    """Stable Diffusion 1.5's UNet with random weights, in memory as `load` lays it out."""
+    """Stable Diffusion 1.5's UNet with random weights."""
     torch.manual_seed(0)
-    return UNet(UNetConfig()).to(dtype, memory_format=weight_format(dtype)).requires_grad_(False)
+    return UNet(UNetConfig()).to(dtype).requires_grad_(False)
 
 
 def guided_step(dtype: torch.dtype) -> Sides:
@@ -112,11 +109,8 @@ def guided_step(dtype: torch.dtype) -> Sides:
         theirs = diffusers.UNet2DConditionModel.from_config(ours.config.to_dict())
     share_weights(ours, theirs)
     x, context = noise(1, 4, 64, 64).to(dtype), noise(2, 77, ours.config.cross_attention_dim).to(dtype)
-    model = copy.copy(sdlearn.load(BUNDLED))
-    model.unet = ours
-    predict = model.reader()  # as sampling calls it
     both = torch.cat([x, x])
-    return Sides(lambda: predict(both, 500, context), lambda: theirs(both, 500, context).sample, dtype)
+    return Sides(lambda: ours(both, 500, context), lambda: theirs(both, 500, context).sample, dtype)
 
 
 def decode() -> Sides:

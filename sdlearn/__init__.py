@@ -7,7 +7,12 @@ from importlib import import_module
 from typing import Any
 
 _PUBLIC = {
-    "sdlearn.pipeline": ("PARTS", "Defaults", "StableDiffusion", "load"),
+    "sdlearn.pipeline": ("StableDiffusion", "decode_latents", "encode_pictures"),
+    "sdlearn.tasks": ("TASKS", "image_to_image", "inpaint", "text_to_image"),
+    "sdlearn.tasks.plan": ("Defaults",),
+    "sdlearn.storage.load": ("BUNDLED", "load"),
+    "sdlearn.storage.parts": ("PARTS",),
+    "sdlearn.storage.save": ("save",),
     "sdlearn.tokenizer": ("Tokenizer", "train_bpe"),
     "sdlearn.diffusion.schedule": ("Schedule", "ScheduleConfig"),
     "sdlearn.diffusion.guidance": ("Condition", "guide"),
@@ -23,7 +28,7 @@ _PUBLIC = {
     "sdlearn.models.unet": ("UNet", "UNetConfig"),
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
-_SUBMODULES = ("data", "diffusion", "evaluation", "lessons", "models", "pictures", "storage", "training")
+_SUBMODULES = ("data", "diffusion", "evaluation", "lessons", "models", "pictures", "storage", "tasks", "training")
 
 __all__ = sorted([*_MODULE_OF, *_SUBMODULES])
 

@@ -144,7 +144,7 @@ def generate(
     prepare(output)
 
     import sdlearn
-    from sdlearn.pipeline import BUNDLED
+    from sdlearn.storage.load import BUNDLED
 
     source = chosen.get("model", os.environ.get("SDLEARN_MODEL"))  # None is the bundled one, also in a stored picture
     pipeline = sdlearn.load(source or BUNDLED)
@@ -320,7 +320,7 @@ def evaluate(
     except ModuleNotFoundError as error:
         raise RuntimeError(f"the scores need {error.name}: pip install 'sdlearn[train]'") from error
     import sdlearn
-    from sdlearn.pipeline import BUNDLED
+    from sdlearn.storage.load import BUNDLED
 
     if card is not None and not card.is_dir():
         raise FileNotFoundError(f"no folder of runs at {card}")

@@ -78,7 +78,7 @@ def read_table(kind: type[Table], values: Mapping[str, Any], file: str) -> Table
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of a field's type. Whole numbers are numbers; True is none, and neither is NaN."""
+    """Whether a value is of a field's type. Whole numbers count as numbers; True, NaN and infinity don't."""
     if isinstance(hint, UnionType):
         return any(fits(value, one) for one in get_args(hint))
     if get_origin(hint) is tuple:
@@ -103,6 +103,12 @@ def describe(hint: Any) -> str:
 def is_count(value: Any) -> bool:
     """Whether it is a whole number above 0."""
     return type(value) is int and value > 0
+
+
+def check_count(name: str, value: Any) -> None:
+    """Raises ValueError unless it is a whole number above 0."""
+    if not is_count(value):
+        raise ValueError(f"{name} = {value!r}, must be a whole number of at least 1")
 
 
 def check_groups(config: Any) -> None:

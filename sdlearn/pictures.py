@@ -6,8 +6,9 @@ Here is the only place where one becomes another, and where pictures are laid ou
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
 from sdlearn.storage.files import atomic_write
@@ -16,6 +17,27 @@ from sdlearn.storage.files import atomic_write
 def to_unit(pictures: Tensor) -> Tensor:
     """uint8 0 … 255 -> float −1 … 1, what networks take."""
     return pictures.float() / 127.5 - 1
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """Any image as RGB: upright, as phones say beside the pixels, and white where it is transparent."""
+    image = ImageOps.exif_transpose(image).convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
+def from_images(images: Sequence[Image.Image], size: tuple[int, int]) -> Tensor:
+    """PIL images, resized to size = (H, W) where they differ -> (B, 3, H, W) in [−1, 1]."""
+    resized = [on_white(image).resize(size[::-1], Image.Resampling.LANCZOS) for image in images]
+    pixels = torch.from_numpy(np.stack([np.asarray(image) for image in resized]))  # (B, H, W, 3)
+    return to_unit(pixels.permute(0, 3, 1, 2))
+
+
+def from_masks(images: Sequence[Image.Image], size: tuple[int, int]) -> Tensor:
+    """PIL images, resized to size = (H, W) where they differ -> their brightness (B, 1, H, W) from 0 to 1."""
+    resized = [image.resize(size[::-1], Image.Resampling.LANCZOS).convert("L") for image in images]
+    return (
+        torch.from_numpy(np.stack([np.asarray(image) for image in resized]))[:, None] / 255
+    )  # (B, H, W) -> (B, 1, H, W)
 
 
 def to_images(pictures: Tensor) -> list[Image.Image]:

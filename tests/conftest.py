@@ -15,8 +15,10 @@ from sdlearn.lessons.check import MEASUREMENTS, parity_table, randomize_
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.text import TextConfig, TextEncoder
 from sdlearn.models.unet import UNet, UNetConfig
-from sdlearn.pipeline import Defaults, StableDiffusion
+from sdlearn.pipeline import StableDiffusion
 from sdlearn.storage.files import atomic_write
+from sdlearn.storage.save import save
+from sdlearn.tasks.plan import Defaults
 from sdlearn.tokenizer import train_bpe
 
 CAPTIONS = [
@@ -115,7 +117,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = ScheduleConfig(
         prediction_type="v_prediction", timestep_spacing="trailing", scheduler="DPMSolverMultistepScheduler"
     )
-    make_tiny(config).save(folder)
+    save(make_tiny(config), folder)
     return folder
 
 
@@ -123,7 +125,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def epsilon_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with Stable Diffusion 1's schedule: epsilon prediction, leading spacing."""
     folder = tmp_path_factory.mktemp("models") / "epsilon"
-    make_tiny(ScheduleConfig()).save(folder)
+    save(make_tiny(ScheduleConfig()), folder)
     return folder
 
 

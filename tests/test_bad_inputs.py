@@ -31,12 +31,15 @@ from sdlearn.diffusion.guidance import Condition, guide
 from sdlearn.diffusion.samplers import SAMPLERS, ddim, ddpm, draw_noise, get_sampler, last
 from sdlearn.diffusion.schedule import SPACINGS, Schedule, ScheduleConfig
 from sdlearn.evaluation.scores import evaluate, frechet_distance, psnr
-from sdlearn.lessons import show
 from sdlearn.models.autoencoder import AutoencoderConfig
 from sdlearn.models.clip import CLIPConfig, VisionConfig, contrastive_loss
 from sdlearn.models.text import TextConfig, TextEncoder
 from sdlearn.models.unet import UNet, UNetConfig
-from sdlearn.pipeline import PARTS, Defaults, StableDiffusion
+from sdlearn.pictures import captioned_grid, to_images
+from sdlearn.pipeline import StableDiffusion
+from sdlearn.storage.parts import PARTS
+from sdlearn.storage.save import save
+from sdlearn.tasks.plan import Defaults
 from sdlearn.tokenizer import Tokenizer, train_bpe
 from sdlearn.training.autoencoder import AutoencoderRecipe
 from sdlearn.training.clip import CLIPRecipe
@@ -411,10 +414,10 @@ DATA = [
         lambda m: frechet_distance(CONTEXT[0], CONTEXT[0, :1]),
         r"\(7, 32\) and \(1, 32\); accepted: \(N, F\) and \(M, F\), N and M above 1",
     ),
-    Bad("one picture to show", lambda m: show.to_images(PICTURES[0]), r"\(3, 32, 32\), must have \(B, 3, H, W\)"),
+    Bad("one picture to show", lambda m: to_images(PICTURES[0]), r"\(3, 32, 32\), must have \(B, 3, H, W\)"),
     Bad(
         "captions",
-        lambda m: show.captioned_grid([], ["a"]),
+        lambda m: captioned_grid([], ["a"]),
         "0 pictures and 1 captions; there must be one caption for each",
     ),
     Bad("defaults", lambda m: Defaults(64, 64, steps=0), "steps = 0, must be a whole number of at least 1"),
@@ -678,14 +681,16 @@ FILES = [
         lambda m: Tokenizer.from_folder(write("pictures/tokenizer.json", "{}")),
         r"tokenizer\.json lacks merges and vocab of its model",
     ),
-    Bad("save below a file", lambda m: m.save("file/model"), "'file/model/scheduler'", NotADirectoryError),
-    Bad("save over a file", lambda m: m.save("file"), r"file must be a folder, or a file that ends with \.safetensors"),
-    Bad("save over a folder", lambda m: m.save("folder.safetensors"), r"'folder\.safetensors'", IsADirectoryError),
-    Bad("save nowhere", lambda m: m.save("none/a.safetensors"), r"'none/a\.safetensors'", FileNotFoundError),
+    Bad("save below a file", lambda m: save(m, "file/model"), "'file/model/scheduler'", NotADirectoryError),
     Bad(
-        "save a .ckpt", lambda m: m.save("a.ckpt"), r"a\.ckpt must be a folder, or a file that ends with \.safetensors"
+        "save over a file", lambda m: save(m, "file"), r"file must be a folder, or a file that ends with \.safetensors"
     ),
-    Bad("save integers", lambda m: m.save("new", torch.int16), r"torch\.int16, must be one of floats"),
+    Bad("save over a folder", lambda m: save(m, "folder.safetensors"), r"'folder\.safetensors'", IsADirectoryError),
+    Bad("save nowhere", lambda m: save(m, "none/a.safetensors"), r"'none/a\.safetensors'", FileNotFoundError),
+    Bad(
+        "save a .ckpt", lambda m: save(m, "a.ckpt"), r"a\.ckpt must be a folder, or a file that ends with \.safetensors"
+    ),
+    Bad("save integers", lambda m: save(m, "new", torch.int16), r"torch\.int16, must be one of floats"),
     Bad("evaluation below a file", lambda m: evaluate(m, output="file/a"), "'file/a'", NotADirectoryError),
     Bad("scenes below a file", lambda m: sheet(Path("file/a.png"), 1), "error: .*File exists: 'file'", SystemExit),
     Bad("pictures, no folder", lambda m: ImageFolder("file"), "there is no folder file", FileNotFoundError),
@@ -845,7 +850,7 @@ model = sdlearn.load("model")
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
 for destination in ("new", "a.safetensors"):
     try:
-        model.save(destination)
+        sdlearn.save(model, destination)
     except OSError as error:
         print(error)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))

@@ -15,10 +15,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import sdlearn
-from sdlearn import cli, pipeline
+from sdlearn import cli
 from sdlearn.lessons.check import randomize_
 from sdlearn.models.clip import CLIP, CLIPConfig
-from sdlearn.storage import checkpoints
+from sdlearn.storage.folder import load_part, save_part
 
 
 @dataclass
@@ -65,7 +65,7 @@ def inside(tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -
     """Every test works in a folder of its own, with the random model in the bundled one's place."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SDLEARN_MODEL", raising=False)
-    monkeypatch.setattr(pipeline, "BUNDLED", tiny_folder)
+    monkeypatch.setattr("sdlearn.storage.load.BUNDLED", tiny_folder)
 
 
 def pixels(file: str | Path) -> np.ndarray:
@@ -330,13 +330,11 @@ def test_assemble(run: Run, tiny_folder: Path) -> None:
     values = {"projection_dim": 8}
     values |= {"text_config": text | values, "vision_config": vision | values}
     clip = randomize_(CLIP(CLIPConfig.from_dict(values, "test")), 5)
-    checkpoints.save_part(Path("run/clip/model/clip"), clip.config, clip.state_dict())
+    save_part(Path("run/clip/model/clip"), clip.config, clip.state_dict())
 
     assert run("assemble", "run", "--output", "model", "--guidance-scale", 2, "--steps", 3) == "model\n"
-    assert sdlearn.load("model").defaults == pipeline.Defaults(64, 64, "dpmpp_2m", 3, 2.0)
-    assert torch.equal(
-        checkpoints.load_part(Path("model/clip"), CLIP, CLIPConfig).logit_scale, clip.logit_scale.half().float()
-    )
+    assert sdlearn.load("model").defaults == sdlearn.Defaults(64, 64, "dpmpp_2m", 3, 2.0)
+    assert torch.equal(load_part(Path("model/clip"), CLIP, CLIPConfig).logit_scale, clip.logit_scale.half().float())
     run("generate", "a cat", "--model", "model", "--output", "a.png")
     (expected,) = sdlearn.load(tiny_folder)("a cat", steps=3, guidance_scale=2.0, progress=False)
     assert np.array_equal(pixels("a.png"), np.asarray(expected))

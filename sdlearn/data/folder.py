@@ -10,6 +10,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from sdlearn.pictures import on_white
+
 NOT_PICTURES = {".txt", ".csv"}
 NAMED = 20  # an error names so many files, and counts the rest
 
@@ -101,7 +103,5 @@ def _text(file: Path) -> str:
 
 def _read(file: Path, size: int) -> Tensor:
     with Image.open(file) as image:
-        image = ImageOps.exif_transpose(image).convert("RGBA")  # phones store "turn me" beside the pixels
-    white = Image.new("RGBA", image.size, "white")
-    square = ImageOps.fit(Image.alpha_composite(white, image).convert("RGB"), (size, size), Image.Resampling.LANCZOS)
+        square = ImageOps.fit(on_white(image), (size, size), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()  # (H, W, 3) -> (3, H, W)

@@ -23,6 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sdlearn.config import check_count
 from sdlearn.diffusion.samplers import draw_noise
 from sdlearn.diffusion.schedule import Schedule
 
@@ -244,5 +245,4 @@ def _check(step_size: float, **counts: int) -> None:
     if not 0 < step_size < math.inf:
         raise ValueError(f"step_size = {step_size}, must be a positive number")
     for name, count in counts.items():
-        if not isinstance(count, int) or count < 1:
-            raise ValueError(f"{name} = {count!r}, must be a whole number of at least 1")
+        check_count(name, count)

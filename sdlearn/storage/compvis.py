@@ -15,6 +15,7 @@ from sdlearn.config import Config
 from sdlearn.models.autoencoder import AutoencoderConfig
 from sdlearn.models.text import TextConfig
 from sdlearn.models.unet import UNetConfig
+from sdlearn.tasks.kinds import KINDS, kinds
 
 UNET, EMA, AUTOENCODER = "model.diffusion_model.", "model_ema.", "first_stage_model."
 CLIP, OPEN_CLIP = "cond_stage_model.transformer.", "cond_stage_model.model."  # of SD 1, of SD 2
@@ -61,22 +62,6 @@ VERSIONS: dict[int, dict[str, Config]] = {
         ),
     },
 }
-
-# What a UNet draws from: the pipeline of Diffusers that it belongs to.
-PIPELINES = {
-    "StableDiffusionPipeline": "text to image",
-    "StableDiffusionDepth2ImgPipeline": "depth to image",
-    "StableDiffusionInpaintPipeline": "inpainting",
-}
-
-
-def kinds(latent_channels: int) -> dict[int, str]:
-    """Which of PIPELINES a UNet belongs to, by its in_channels.
-
-    Beside the latents it takes nothing, a depth map, or a mask and masked latents.
-    """
-    return dict(zip((latent_channels, latent_channels + 1, 2 * latent_channels + 1), PIPELINES, strict=True))
-
 
 RESNET = {
     "norm1": "in_layers.0",
@@ -237,7 +222,7 @@ def identify(stored: Mapping[str, tuple[int, ...]], file: Path) -> dict[str, Con
     check_kind(stored, file)
     width = next((shape[-1] for key, shape in stored.items() if key.endswith("attn2.to_k.weight")), None)
     channels = stored[f"{UNET}input_blocks.0.0.weight"][1]
-    known = {number: PIPELINES[kind] for number, kind in kinds(AutoencoderConfig().latent_channels).items()}
+    known = {number: KINDS[kind] for number, kind in kinds(AutoencoderConfig().latent_channels).items()}
     if width not in VERSIONS or channels not in known:
         raise ValueError(
             f"{file} has a UNet with {channels} channels and a text {width} wide; known are "

@@ -11,8 +11,9 @@ from sdlearn.models.clip import CLIP, CLIPConfig
 from sdlearn.models.text import TextConfig, TextEncoder
 from sdlearn.models.unet import UNet, UNetConfig
 from sdlearn.pipeline import StableDiffusion
-from sdlearn.storage.checkpoints import load_part, save_part
 from sdlearn.storage.files import read_json
+from sdlearn.storage.folder import load_part, save_part
+from sdlearn.storage.save import save
 from sdlearn.tokenizer import Tokenizer
 
 
@@ -39,4 +40,4 @@ def assemble(runs: Path, folder: Path, guidance_scale: float, steps: int) -> Non
     model.defaults = replace(model.defaults, guidance_scale=guidance_scale, steps=steps)
     clip = load_part(text / "clip", CLIP, CLIPConfig)
     save_part(folder / "clip", clip.config, clip.state_dict(), torch.float16)
-    model.save(folder)
+    save(model, folder)

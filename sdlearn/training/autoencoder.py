@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sdlearn.data import Scenes
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.pictures import to_unit
-from sdlearn.storage.checkpoints import load_part, save_part
+from sdlearn.storage.folder import load_part, save_part
 from sdlearn.training.loop import TrainConfig, generator_for
 
 

@@ -12,7 +12,7 @@ from sdlearn.config import check_counts
 from sdlearn.data import COLORS, SIZES, SUBJECTS, Scene, Scenes, caption
 from sdlearn.models.clip import CLIP, CLIPConfig, contrastive_loss
 from sdlearn.pictures import to_unit
-from sdlearn.storage.checkpoints import save_part
+from sdlearn.storage.folder import save_part
 from sdlearn.tokenizer import train_bpe
 from sdlearn.training.loop import TrainConfig, processes
 

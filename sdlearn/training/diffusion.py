@@ -22,8 +22,8 @@ from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.text import TextConfig, TextEncoder
 from sdlearn.models.unet import UNet, UNetConfig
 from sdlearn.pictures import to_unit
-from sdlearn.storage.checkpoints import load_part, save_part
 from sdlearn.storage.files import atomic_write, write_json
+from sdlearn.storage.folder import load_part, save_part
 from sdlearn.tokenizer import Tokenizer
 from sdlearn.training.loop import TrainConfig, generator_for, processes
 

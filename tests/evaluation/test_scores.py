@@ -195,7 +195,7 @@ def test_too_few_images_are_refused(model: sdlearn.StableDiffusion, judge: Judge
 
 
 def test_card(report: Report, model: sdlearn.StableDiffusion, tmp_path: Path) -> None:
-    model.save(tmp_path)
+    sdlearn.save(model, tmp_path)
     (tmp_path / "recipe.toml").write_text("[training]\nsteps = 40\nbatch_size = 32\nlearning_rate = 1e-3\n")
     (tmp_path / "log.csv").write_text("step,loss,images_per_second\n20,1.0,0.16\n40,0.9,0.08\n")
     text = write_card(tmp_path, report, {"UNet": (tmp_path / "recipe.toml", tmp_path / "log.csv")})

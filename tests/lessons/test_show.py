@@ -12,7 +12,8 @@ from PIL import Image, ImageFont
 
 from sdlearn.lessons import show
 from sdlearn.pictures import captioned_grid, image_grid, save_image_grid, to_images
-from sdlearn.pipeline import StableDiffusion, load
+from sdlearn.pipeline import StableDiffusion
+from sdlearn.storage.load import load
 
 
 def test_every_value_of_a_pixel_comes_back() -> None:

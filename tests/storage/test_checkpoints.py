@@ -20,9 +20,10 @@ from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.blocks import ResnetBlock
 from sdlearn.models.clip import CLIP, CLIPConfig, VisionConfig
 from sdlearn.models.text import TextConfig, TextEncoder
-from sdlearn.pipeline import load
-from sdlearn.storage.checkpoints import find_model, load_part, read_configs, save_part
 from sdlearn.storage.files import read_json, write_json
+from sdlearn.storage.folder import load_part, read_configs, save_part
+from sdlearn.storage.hub import find_model
+from sdlearn.storage.load import load
 
 TEXT = TextConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, vocab_size=50)
 VISION = VisionConfig(
@@ -60,7 +61,7 @@ def test_what_is_saved_is_loaded(model_class: type[nn.Module], config: TextConfi
     assert loaded.config == config
     assert_same(loaded, model.state_dict())
     assert not list(tmp_path.rglob("*.partial"))
-    assert all(parameter.requires_grad for parameter in loaded.parameters())
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
 
 
 def test_half_precision_is_loaded_as_float32_unless_asked(tmp_path: Path) -> None:
@@ -195,7 +196,7 @@ def test_what_is_replaced_survives_a_failure(
         file.write_bytes(b"half a file")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sdlearn.storage.checkpoints.save_file", full_disk)
+    monkeypatch.setattr("sdlearn.storage.folder.save_file", full_disk)
     with pytest.raises(OSError, match="No space left"):
         save_part(folder, AUTOENCODER, {name: value + 1 for name, value in state.items()})
     assert_same(load_part(folder, Autoencoder, AutoencoderConfig), state)

@@ -15,8 +15,8 @@ from sdlearn.config import read_table
 from sdlearn.data import Scenes
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.text import TextConfig, TextEncoder
-from sdlearn.storage.checkpoints import save_part
 from sdlearn.storage.files import write_json
+from sdlearn.storage.folder import save_part
 from sdlearn.tokenizer import train_bpe
 from sdlearn.training import autoencoder, diffusion
 from sdlearn.training.autoencoder import AutoencoderRecipe, AutoencoderTask

@@ -6,7 +6,7 @@ import torch
 
 from sdlearn.lessons.check import randomize_
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
-from sdlearn.storage.checkpoints import load_part, save_part
+from sdlearn.storage.folder import load_part, save_part
 from sdlearn.training.autoencoder import AutoencoderLoss, AutoencoderParts, AutoencoderRecipe, AutoencoderTask
 from sdlearn.training.loop import TrainConfig, train
 

@@ -12,7 +12,7 @@ from small import make, make_parts
 import sdlearn.training.diffusion as diffusion
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.text import TextConfig, TextEncoder
-from sdlearn.storage.checkpoints import load_part, save_part
+from sdlearn.storage.folder import load_part, save_part
 from sdlearn.tokenizer import train_bpe
 from sdlearn.training.diffusion import DiffusionTask
 

@@ -25,9 +25,9 @@ from sdlearn.evaluation.scores import draw, matches, requests
 from sdlearn.lessons.recorded import FOLDER
 from sdlearn.models.unet import UNet, UNetConfig
 from sdlearn.pictures import image_grid, to_images, to_unit
-from sdlearn.pipeline import BUNDLED
-from sdlearn.storage.checkpoints import load_part
 from sdlearn.storage.files import atomic_write
+from sdlearn.storage.folder import load_part
+from sdlearn.storage.load import BUNDLED
 from sdlearn.training.diffusion import DiffusionParts, DiffusionRecipe, DiffusionTask
 from sdlearn.training.loop import read_recipe, train
 

@@ -486,7 +486,7 @@ class TestPassport:
 def shown(monkeypatch: pytest.MonkeyPatch, tiny_folder: Path) -> Iterator[list[str]]:
     """The alt texts of figures that a lesson would show, drawn by the random model."""
     alts: list[str] = []
-    monkeypatch.setattr(sdlearn.pipeline, "BUNDLED", tiny_folder)
+    monkeypatch.setattr("sdlearn.storage.load.BUNDLED", tiny_folder)
     monkeypatch.delenv("SDLEARN_MODEL", raising=False)
     monkeypatch.setattr(sdlearn.lessons.show, "display_png", lambda data, alt, width=None, **_: alts.append(alt))
     yield alts

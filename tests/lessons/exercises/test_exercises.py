@@ -19,7 +19,7 @@ from sdlearn.lessons.exercises.engine import CORRECT, NOT_WRITTEN, Bug, Exercise
 from sdlearn.lessons.exercises.passport import sampler_of
 from sdlearn.lessons.exercises.source import run_source
 from sdlearn.lessons.show import whole_source
-from sdlearn.pipeline import PARTS
+from sdlearn.storage.parts import PARTS
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 BUGS = [(exercise, bug) for exercise in ex.EXERCISES.values() for bug in exercise.bugs]

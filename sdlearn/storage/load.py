@@ -1,0 +1,96 @@
+"""Loading a model: from a folder, a single file or the hub, with parts of the caller's own."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sdlearn.diffusion.guidance import guide
+from sdlearn.diffusion.samplers import SAMPLERS
+from sdlearn.diffusion.schedule import Schedule
+from sdlearn.pipeline import StableDiffusion
+from sdlearn.storage.folder import build_networks, describe_folder, load_folder
+from sdlearn.storage.hub import find_model
+from sdlearn.storage.parts import sort_parts
+from sdlearn.storage.single_file import (
+    describe_single_file,
+    find_prediction_type,
+    load_single_file,
+    set_sample_size,
+)
+from sdlearn.storage.weights import check_dtype
+from sdlearn.tokenizer import Tokenizer
+
+BUNDLED = Path(__file__).parents[1] / "weights" / "tiny"
+
+
+def load(
+    source: str | Path | None = None,
+    *,
+    parts: Mapping[str, Callable[..., Any]] | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    config: str | Path | None = None,
+    ema: bool = False,
+    prediction_type: str | None = None,
+) -> StableDiffusion:
+    """Load a model. Its weights are frozen: they take no gradients unless `requires_grad_(True)` says so.
+
+    Args:
+        source: a model folder in the Diffusers layout; a .safetensors or .ckpt file of Stable Diffusion 1 or 2 in the
+            CompVis layout; or the name of a model on the Hugging Face hub, "owner/name", which is fetched into
+            huggingface_hub's cache. None: what the environment variable SDLEARN_MODEL names, else the bundled model.
+        parts: own classes and functions by name, such as {"resnet_block": MyBlock, "ddim": my_ddim}; `PARTS` lists the
+            names. Weights are loaded strictly, so a class must have the parameters of ours.
+        device, dtype: where the networks go, and what they compute in; float32 on the CPU unless said otherwise. The
+            device "auto" is an NVIDIA GPU if there is one, else the CPU.
+        config: for a single file, a model folder whose configurations, tokenizer and schedule are taken. Without it
+            they are those of Stable Diffusion 1 or 2, as the file's names and shapes tell.
+        ema: for a single file that holds plain weights of the UNet and their moving averages: take the averages.
+        prediction_type: "epsilon" or "v_prediction", in place of what is stored or found; see `find_prediction_type`.
+
+    Raises:
+        FileNotFoundError: there is no such model, or a part of it is missing.
+        ValueError: it holds another kind of model, a setting that is not supported, damaged or unfitting weights; or a
+            name in `parts` is unknown; or the dtype is not one of floats.
+    """
+    dtype = torch.float32 if dtype is None else dtype
+    check_dtype(dtype)
+    own = sort_parts(parts)
+    make_tokenizer = own["pipeline"].get("tokenizer", Tokenizer)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+
+    path, name = find_model(source or os.environ.get("SDLEARN_MODEL") or BUNDLED)
+    if path.is_dir():
+        if config is not None or ema:
+            raise ValueError(f"{path} is a folder; config and ema are for single files")
+        about = describe_folder(path, make_tokenizer)
+        networks = build_networks(about.configs, own)
+        load_folder(networks, path, dtype)
+    else:
+        about = describe_single_file(path, make_tokenizer, config)
+        networks = build_networks(about.configs, own)
+        load_single_file(networks, path, dtype, ema)
+    networks.to(device=device).requires_grad_(False)
+
+    if path.is_file() and config is None:
+        prediction_type = prediction_type or find_prediction_type(path, about.tokenizer, **networks)
+        networks["unet"].config = set_sample_size(networks["unet"].config, prediction_type)
+    schedule = replace(about.schedule, prediction_type=prediction_type or about.schedule.prediction_type)
+    return StableDiffusion(
+        about.tokenizer,
+        networks["text_encoder"],
+        networks["vae"],
+        networks["unet"],
+        own["pipeline"].get("schedule", Schedule)(schedule),
+        samplers=SAMPLERS | {name: replace(SAMPLERS[name], loop=loop) for name, loop in own["samplers"].items()},
+        guide=partial(own["pipeline"].get("guide", guide), **own["guide"]),
+        defaults=about.defaults,
+        name=name,
+        card=about.card,
+    )

@@ -1,0 +1,50 @@
+"""What `load(parts=...)` can swap: the names of classes and functions, and where each goes."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sdlearn.diffusion.samplers import SAMPLERS
+from sdlearn.models.autoencoder import Autoencoder
+from sdlearn.models.text import TextEncoder
+from sdlearn.models.unet import UNet
+
+# A bridge: what each class takes, where it doesn't yet say so itself.
+BLOCKS = {
+    UNet: (
+        *("resnet_block", "downsample", "upsample", "timestep_embedding"),
+        *("spatial_transformer", "transformer_block", "attention", "feed_forward"),
+    ),
+    Autoencoder: ("resnet_block", "downsample", "upsample", "pixel_attention"),
+    TextEncoder: ("text_layer",),
+}
+
+
+def list_parts() -> dict[str, tuple[str, ...]]:
+    """PARTS: the blocks that each network class takes, the samplers' loops, and what the pipeline is made of."""
+    places: dict[str, tuple[str, ...]] = {}
+    for place, network in (("unet", UNet), ("autoencoder", Autoencoder), ("text_encoder", TextEncoder)):
+        for name in getattr(network, "parts", BLOCKS[network]):
+            places[name] = (*places.get(name, ()), place)
+    places |= dict.fromkeys(SAMPLERS, ("samplers",))
+    return places | {
+        "guide": ("pipeline",),
+        "combine": ("guide",),
+        "schedule": ("pipeline",),
+        "tokenizer": ("pipeline",),
+    }
+
+
+PARTS = list_parts()
+"""What `load(parts=...)` can swap, and where: loops (the samplers), functions (guide, combine), classes (the rest)."""
+
+
+def sort_parts(parts: Mapping[str, Callable[..., Any]] | None) -> dict[str, dict[str, Callable[..., Any]]]:
+    """A caller's own classes and functions, by the place where they go: {place: {name: part}}, with all places.
+
+    Raises ValueError for a name that is not in PARTS.
+    """
+    parts = parts or {}
+    if unknown := sorted(set(parts) - set(PARTS)):
+        raise ValueError(f"parts {', '.join(unknown)} are not known, only {', '.join(PARTS)}")
+    places = {place for places in PARTS.values() for place in places}
+    return {place: {name: part for name, part in parts.items() if place in PARTS[name]} for place in places}

@@ -1,0 +1,124 @@
+"""A single file with all networks in the CompVis layout: what it holds, which its names don't say; and writing one."""
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from sdlearn.diffusion.schedule import ScheduleConfig
+from sdlearn.models.autoencoder import Autoencoder
+from sdlearn.models.text import TextEncoder
+from sdlearn.models.unet import UNet, UNetConfig
+from sdlearn.pipeline import StableDiffusion
+from sdlearn.storage.compvis import OPEN_CLIP, CompVis, Place, check_kind, identify
+from sdlearn.storage.files import atomic_write
+from sdlearn.storage.folder import NETWORKS, Description, describe_folder
+from sdlearn.storage.weights import load_weights, map_file
+from sdlearn.tokenizer import EOS, Tokenizer
+
+SINGLE_FILES = (".safetensors", ".ckpt")
+PREDICTION_TYPES = {"epsilon": "epsilon", "v_prediction": "v", "sample": "sample"}  # ours, that of modelspec
+
+
+def describe_single_file(file: Path, make_tokenizer: type[Tokenizer], config: str | Path | None = None) -> Description:
+    """All of a model but its weights, which alone are in the file: from the folder `config`, if it is given.
+
+    Else it is Stable Diffusion 1 or 2, as names and shapes tell. Both have CLIP's vocabulary and the same schedule.
+    """
+    if config is not None:
+        return replace(describe_folder(Path(config).expanduser(), make_tokenizer), card=None)  # that of another model
+    configs = identify(map_file(file)[0], file)
+    return Description(configs, ScheduleConfig(), make_tokenizer.clip("!" if is_version_2(configs["unet"]) else EOS))
+
+
+def is_version_2(config: UNetConfig) -> bool:
+    """Whether a UNet reads texts as wide as those of Stable Diffusion 2."""
+    return config.cross_attention_dim == 1024
+
+
+def set_sample_size(config: UNetConfig, prediction_type: str) -> UNetConfig:
+    """The models of Stable Diffusion 2 that predict v are made for 768 pixels: 96 latents. All others keep theirs."""
+    return replace(config, sample_size=96) if prediction_type == "v_prediction" and is_version_2(config) else config
+
+
+def load_single_file(
+    networks: nn.ModuleDict, file: Path, dtype: torch.dtype = torch.float32, ema: bool = False
+) -> None:
+    """Put the weights of a file into text_encoder, vae and unet; see `load_weights`.
+
+    ema: take the moving averages of the UNet's weights in place of the weights.
+    """
+    keys, _ = map_file(file)
+    check_kind(keys, file)
+    configs = {name: network.config for name, network in networks.items()}
+    layout = CompVis(**configs, open_clip=any(key.startswith(OPEN_CLIP) for key in keys), ema=ema)
+    load_weights(networks, file, dtype, layout)
+
+
+def find_prediction_type(
+    file: Path, tokenizer: Tokenizer, text_encoder: TextEncoder, vae: Autoencoder, unet: UNet
+) -> str:
+    """What the UNet of a single file predicts, "epsilon" or "v_prediction"; no name and no shape tells.
+
+    What the file's metadata say counts. Where they say nothing, it is epsilon, save for the text-to-image models of
+    Stable Diffusion 2, which exist with both: there the network is asked.
+    """
+    if stored := stored_prediction_type(file):
+        return stored
+    if not is_version_2(unet.config) or unet.config.in_channels != vae.config.latent_channels:
+        return "epsilon"
+    return "epsilon" if predicts_noise(tokenizer, text_encoder, unet) else "v_prediction"
+
+
+@torch.no_grad()
+def predicts_noise(tokenizer: Tokenizer, text_encoder: TextEncoder, unet: UNet) -> bool:
+    """Whether the UNet predicts epsilon, found by asking it.
+
+    At the last timestep x is almost pure noise. So a prediction of epsilon resembles x, and one of v, which is there
+    almost −x_0, doesn't.
+    """
+    like = next(unet.parameters())
+    x = torch.randn((1, unet.config.in_channels, 16, 16), generator=torch.Generator().manual_seed(0)).to(like)
+    prediction = unet(x, 999, text_encoder(tokenizer("").to(like.device)))
+    return F.cosine_similarity(prediction.float().flatten(), x.float().flatten(), dim=0).item() > 0.5
+
+
+def stored_prediction_type(file: Path) -> str | None:
+    """What a safetensors file says that its UNet predicts, if it says so."""
+    if file.suffix != ".safetensors":
+        return None
+    with safe_open(file, framework="pt") as weights:
+        said = (weights.metadata() or {}).get("modelspec.prediction_type")
+    return next((ours for ours, theirs in PREDICTION_TYPES.items() if theirs == said), None)
+
+
+def save_single_file(model: StableDiffusion, file: Path, dtype: torch.dtype) -> None:
+    """Write the networks as one safetensors file in the CompVis layout: no tokenizer, no schedule, no configuration.
+
+    A text encoder with the exact GELU is taken for OpenCLIP's. Its last layer is not there: SD 2 doesn't use it, so
+    Diffusers' layout dropped it. Diffusers and this package need none; programs that build all 24 layers miss it.
+    """
+    networks = dict(zip(NETWORKS, model.networks, strict=True))
+    configs = {name: network.config for name, network in networks.items()}
+    layout = CompVis(**configs, open_clip=configs["text_encoder"].hidden_act == "gelu")
+    if layout.open_clip:
+        warnings.warn(f"{file} lacks OpenCLIP's last layer, which no Diffusers folder holds", stacklevel=2)
+    pieces: dict[Place, Tensor] = {}
+    for name, value in nn.ModuleDict(networks).state_dict().items():
+        place = layout.place(name, tuple(value.shape), {})
+        pieces[place] = value.detach().to("cpu", dtype)
+    stored: dict[str, Tensor] = {}
+    for place in sorted(pieces, key=lambda place: place.third or 0):
+        if place.third is None:
+            stored[place.key] = pieces[place].reshape(place.shape).contiguous()
+        else:  # query, key, value, one below the other
+            stored[place.key] = torch.cat([stored[place.key], pieces[place]] if place.third else [pieces[place]])
+    # The one thing that the weights don't show, by the name that other programs read.
+    metadata = {"format": "pt", "modelspec.prediction_type": PREDICTION_TYPES[model.schedule.config.prediction_type]}
+    with atomic_write(file) as temporary:
+        save_file(stored, temporary, metadata)

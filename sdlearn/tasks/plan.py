@@ -1,0 +1,297 @@
+"""A task's plan: all that a caller asks for, checked once, and the grid, the noise and the conditions made of it."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sdlearn.config import check_count, is_count
+from sdlearn.diffusion.grids import Grid
+from sdlearn.diffusion.guidance import Condition
+from sdlearn.diffusion.samplers import Project, Sampler, Step, draw_noise
+from sdlearn.diffusion.schedule import Schedule
+from sdlearn.pictures import from_images, from_masks
+from sdlearn.tasks.kinds import check_task
+
+if TYPE_CHECKING:
+    from sdlearn.pipeline import StableDiffusion
+
+Pictures = Image.Image | Sequence[Image.Image] | Tensor
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What is used where the caller says nothing. height and width are in pixels. Stored in defaults.json.
+
+    Raises ValueError when a number is out of range.
+    """
+
+    height: int
+    width: int
+    sampler: str = "dpmpp_2m"
+    steps: int = 25
+    guidance_scale: float = 7.5
+
+    def __post_init__(self) -> None:
+        for key in ("height", "width", "steps"):
+            check_count(key, getattr(self, key))
+        if not math.isfinite(self.guidance_scale):
+            raise ValueError(f"guidance_scale = {self.guidance_scale}, must be finite")
+
+
+class Run(Iterator[Step]):
+    """The Steps of one run of a sampler, each made when it is asked for. len() is how many there are in all."""
+
+    def __init__(self, steps: Iterator[Step], count: int) -> None:
+        self.steps, self.count = steps, count
+
+    def __next__(self) -> Step:
+        return next(self.steps)
+
+    def __len__(self) -> int:
+        return self.count
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a task is made of. B pictures, with latents of C channels, H/f high and W/f wide.
+
+    noise: (B, C, H/f, W/f), of standard deviation 1. generators: one for each picture, for the noise of later steps.
+    known: the given pictures' latents (B, C, H/f, W/f). mask: (B, 1, H/f, W/f), 1 where to draw, else 0. rest: the
+    latents of the pictures with grey under the mask. These three are None in a task without them.
+    """
+
+    schedule: Schedule
+    sampler: Sampler
+    grid: Grid
+    generators: list[torch.Generator]
+    noise: Tensor
+    condition: Condition
+    unconditional: Condition
+    guidance_scale: float
+    rescale: float
+    eta: float
+    known: Tensor | None = None
+    mask: Tensor | None = None
+    rest: Tensor | None = None
+
+    def run(self, denoise: Callable[[Tensor, Any], Tensor], x: Tensor, project: Project | None = None) -> Run:
+        """The sampler's loop, from x on."""
+        options: dict[str, Any] = {"generator": self.generators, "project": project}
+        options |= {"eta": self.eta} if self.eta > 0 else {}
+        return Run(self.sampler.loop(denoise, x, self.grid, self.schedule, **options), len(self.grid))
+
+
+def make_plan(
+    task: str,
+    model: "StableDiffusion",
+    prompt: str | list[str],
+    picture: Pictures | None = None,
+    mask: Pictures | None = None,
+    strength: float = 1.0,
+    /,
+    *,
+    negative_prompt: str | list[str] = "",
+    steps: int | None = None,
+    sampler: str | None = None,
+    guidance_scale: float | None = None,
+    rescale: float = 0.0,
+    count: int = 1,
+    seed: int = 0,
+    height: int | None = None,
+    width: int | None = None,
+    latents: Tensor | None = None,
+    eta: float = 0.0,
+    clip_skip: int = 0,
+) -> Plan:
+    """Check what a task was asked for, and make its grid, noise and conditions. What is None is in model.defaults.
+
+    Args:
+        task: one of NEEDS.
+        prompt: one text or several. Each makes `count` pictures, one after the other.
+        picture, mask, strength: see `image_to_image` and `inpaint`.
+        negative_prompt: what guidance leads away from; one text, or one for each prompt.
+        steps: from 1 to the schedule's num_train_timesteps.
+        sampler: a name in the model's `samplers`.
+        guidance_scale: 1 is without guidance (arXiv 2207.12598).
+        rescale: from 0 to 1, see `guide`.
+        seed: picture i has its own random numbers, those of seed + i. So any of them can be repeated alone.
+        height, width: in pixels. A given picture is resized to them; it keeps its size where they are None.
+        latents: noise to start from, (B, C, H/f, W/f), of standard deviation 1, in place of the seed's.
+        eta: from 0 to 1, the noise that "ddim" adds in every step.
+        clip_skip: how many of the text encoder's last layers are left out; some models were trained so.
+
+    Raises:
+        ValueError: a value is not accepted, the message says which are; or the model is made for another task.
+    """
+    check_task(task, model.kind, picture=picture, mask=mask)
+    prompts, negatives = check_prompts(prompt, negative_prompt)
+    check_count("count", count)
+    batch = len(prompts) * count
+    chosen = check_sampler(model, sampler, eta)
+    grid = chosen.make_grid(model.schedule, model.defaults.steps if steps is None else steps)
+    grid = grid.tail(check_strength(strength, grid.steps))
+    shape, size = check_sizes(model, batch, height, width, latents, picture)
+    pictures = None if picture is None else spread("pictures", read_pictures(picture, size), batch, len(prompts))
+    hidden = None if mask is None else spread("masks", read_masks(mask, size), batch, len(prompts))
+
+    # Who gets which random numbers depends on this order, and is as in Diffusers: it draws the rest's latents also for
+    # a model that doesn't read them, but not those of a picture that plays no part.
+    generators = make_generators(seed, batch)
+    ignored = task == "inpainting" and model.unet.config.in_channels > shape[1] and strength == 1
+    known = None if pictures is None or ignored else model.encode(pictures, generators)
+    noise = draw_noise(shape, generators)  # also where `latents` replace it
+    rest = None if hidden is None else model.encode(pictures * (1 - hidden), generators)
+    factor = model.autoencoder.config.factor
+
+    context = model.encode_prompt(prompts, clip_skip).repeat_interleave(count, dim=0)  # (B, T, C)
+    empty = model.encode_prompt(negatives, clip_skip).repeat_interleave(batch // len(negatives), dim=0)
+    return Plan(
+        schedule=model.schedule,
+        sampler=chosen,
+        grid=grid,
+        generators=generators,
+        noise=(noise if latents is None else latents).to(model.device, model.sampling_dtype),
+        condition=Condition(context),
+        unconditional=Condition(empty),
+        guidance_scale=model.defaults.guidance_scale if guidance_scale is None else guidance_scale,
+        rescale=rescale,
+        eta=eta,
+        known=known,
+        mask=None if hidden is None else hidden[..., ::factor, ::factor].to(rest),  # the nearest pixel, as in Diffusers
+        rest=rest,
+    )
+
+
+def check_prompts(prompt: str | list[str], negative: str | list[str]) -> tuple[list[str], list[str]]:
+    """The prompts, and the negative prompts: one for all, or one for each."""
+    prompts, negatives = (
+        list(texts) if isinstance(texts, Iterable) and not isinstance(texts, str | bytes) else [texts]
+        for texts in (prompt, negative)
+    )
+    if not prompts or not negatives or not all(isinstance(text, str) for text in prompts + negatives):
+        raise ValueError(
+            f"prompt = {prompt!r}, negative_prompt = {negative!r}: must be a text or a list of texts, not empty"
+        )
+    if len(negatives) != len(prompts) and not isinstance(negative, str):
+        raise ValueError(
+            f"{len(negatives)} negative prompts for {len(prompts)} prompts; must be one text, or a list of as many"
+        )
+    return prompts, negatives
+
+
+def check_sampler(model: "StableDiffusion", name: str | None, eta: float) -> Sampler:
+    name = model.defaults.sampler if name is None else name
+    if name not in model.samplers:
+        raise ValueError(f"sampler {name!r} is not known, only {', '.join(model.samplers)}")
+    if not 0 <= eta <= 1 or (eta > 0 and name != "ddim"):
+        raise ValueError(f"eta = {eta} with sampler {name!r}: must be from 0 to 1 with 'ddim', and 0 with any other")
+    return model.samplers[name]
+
+
+def check_strength(strength: float, steps: int) -> int:
+    """How many of the steps are made: the last int(steps · strength), as in Diffusers."""
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength = {strength}, must be a number above 0, and at most 1")
+    made = int(steps * strength)
+    if made == 0:
+        enough = math.ceil(1000 / steps) / 1000
+        raise ValueError(f"strength = {strength} leaves none of {steps} steps; raise it to {enough}, or the steps")
+    return made
+
+
+def make_generators(seed: int, batch: int) -> list[torch.Generator]:
+    if type(seed) is not int or not 0 <= seed < 2**63:
+        raise ValueError(f"seed = {seed!r}, must be a whole number from 0 to 2^63 - 1")
+    return [torch.Generator().manual_seed(seed + i) for i in range(batch)]
+
+
+def check_sizes(
+    model: "StableDiffusion",
+    batch: int,
+    height: int | None,
+    width: int | None,
+    latents: Tensor | None,
+    picture: Pictures | None,
+) -> tuple[tuple[int, ...], tuple[int, int]]:
+    """The shape of the latents (B, C, H/f, W/f), and the size of the pictures (H, W)."""
+    factor, channels = model.autoencoder.config.factor, model.autoencoder.config.latent_channels
+    own = (model.defaults.height, model.defaults.width)
+    if latents is not None:
+        check_floats("latents", latents, "(B, C, H, W)")
+        own = (latents.shape[2] * factor, latents.shape[3] * factor)
+    elif picture is not None:
+        own = picture_size(picture)
+    size = (own[0] if height is None else height, own[1] if width is None else width)
+    multiple = factor * 2 ** (len(model.unet.config.block_out_channels) - 1)  # the UNet halves the latents this often
+    for name, side in zip(("height", "width"), size, strict=True):
+        if not is_count(side) or side % multiple:
+            raise ValueError(f"{name} = {side!r}, must be a multiple of {multiple} pixels")
+    shape = (batch, channels, size[0] // factor, size[1] // factor)
+    if latents is not None and tuple(latents.shape) != shape:
+        raise ValueError(f"latents have the shape {tuple(latents.shape)}, must have {shape}")
+    return shape, size
+
+
+def picture_size(picture: Pictures) -> tuple[int, int]:
+    """(H, W) of a picture, or of the first of several."""
+    if isinstance(picture, Tensor):
+        check_floats("pictures", picture, "(B, 3, H, W) from −1 to 1")
+        return picture.shape[2], picture.shape[3]
+    first = check_images("picture", picture)[0]
+    return first.height, first.width
+
+
+def read_pictures(picture: Pictures, size: tuple[int, int]) -> Tensor:
+    """-> (1 or several, 3, H, W) in [−1, 1]."""
+    if not isinstance(picture, Tensor):
+        return from_images(check_images("picture", picture), size)
+    check_floats("pictures", picture, "(B, 3, H, W) from −1 to 1")
+    return check_range("pictures", picture, (3, *size), -1)
+
+
+def read_masks(mask: Pictures, size: tuple[int, int]) -> Tensor:
+    """-> (1 or several, 1, H, W), 1 where the mask is at least one half, else 0."""
+    if isinstance(mask, Tensor):
+        check_floats("masks", mask, "(B, 1, H, W) from 0 to 1")
+        mask = check_range("masks", mask, (1, *size), 0)
+    else:
+        mask = from_masks(check_images("mask", mask), size)
+    return (mask >= 0.5).float()
+
+
+def check_images(name: str, images: Image.Image | Sequence[Image.Image]) -> list[Image.Image]:
+    images = [images] if isinstance(images, Image.Image) else images
+    if not isinstance(images, list | tuple) or not images or not all(isinstance(one, Image.Image) for one in images):
+        raise ValueError(
+            f"{name} is {type(images).__name__}, must be a PIL image, a list of them, or a tensor of floats"
+        )
+    return list(images)
+
+
+def check_range(name: str, values: Tensor, shape: tuple[int, ...], low: int) -> Tensor:
+    if tuple(values.shape[1:]) != shape:
+        raise ValueError(f"{name} have the shape {tuple(values.shape)}, must have (B, {', '.join(map(str, shape))})")
+    if values.numel() == 0 or values.min() < low or values.max() > 1:
+        raise ValueError(f"{name} must hold numbers from {low} to 1, and some")
+    return values
+
+
+def spread(name: str, values: Tensor, batch: int, prompts: int) -> Tensor:
+    """One for all, or one for each prompt -> one for each picture that is drawn: (B, ...)."""
+    if len(values) not in (1, prompts, batch):
+        raise ValueError(f"{len(values)} {name} for {prompts} prompts; must be one, or as many")
+    return values.repeat_interleave(batch // len(values), dim=0)
+
+
+def check_floats(name: str, values: Tensor, accepted: str) -> None:
+    """Raises ValueError unless the values are floats with four dimensions, all of them finite."""
+    if not isinstance(values, Tensor) or values.ndim != 4 or not values.is_floating_point():
+        kind = f"{values.dtype} of shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+        raise ValueError(f"{name} are {kind}, must be floats {accepted}")
+    if not torch.isfinite(values).all():
+        raise ValueError(f"{name} hold NaN or infinity, must be finite")
