@@ -37,6 +37,7 @@ NETWORKS: dict[str, tuple[Callable[..., nn.Module], type[Config], str]] = {  # t
 # The ×4 upscaler's vae/config.json lacks its scaling factor, or holds the 0.18215 that programs fill in for it. So
 # Diffusers' StableDiffusionUpscalePipeline takes this one whatever the file says.
 UPSCALER, UPSCALER_SCALING_FACTOR = "StableDiffusionUpscalePipeline", 0.08333
+DIFFUSERS_VERSION = "0.35.0"  # of the layout that we write; Diffusers' inpainting refuses folders that don't say
 OTHER_MODELS = {"StableDiffusionXL": "Stable Diffusion XL", "StableDiffusion3": "Stable Diffusion 3", "Flux": "Flux"}
 ACCEPTED = (
     "accepted is a model folder in the Diffusers layout, a .safetensors or .ckpt file in the CompVis layout, or a "
@@ -184,7 +185,8 @@ def save_folder(model: StableDiffusion, folder: Path, dtype: torch.dtype) -> Non
     if model.card is not None:
         with atomic_write(folder / "README.md") as temporary:
             temporary.write_text(model.card, encoding="utf-8")
-    index: dict[str, Any] = {"_class_name": model.kind, "requires_safety_checker": False}
+    index: dict[str, Any] = {"_class_name": model.kind, "_diffusers_version": DIFFUSERS_VERSION}
+    index["requires_safety_checker"] = False
     index |= {name: (library, kind or schedule["_class_name"]) for name, (library, kind) in FOLDERS.items()}
     index |= dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder"), (None, None))
     write_json(folder / "model_index.json", index)
