@@ -17,7 +17,9 @@ from PIL.PngImagePlugin import PngInfo
 import sdlearn
 from sdlearn import cli
 from sdlearn.lessons.check import randomize_
-from sdlearn.models.clip import CLIP, CLIPConfig
+from sdlearn.models.clip import CLIP, CLIPConfig, VisionConfig
+from sdlearn.models.text import TextConfig, TextEncoder
+from sdlearn.storage.clip import load_clip
 from sdlearn.storage.folder import load_part, save_part
 
 
@@ -324,17 +326,19 @@ def test_assemble(run: Run, tiny_folder: Path) -> None:
             shutil.copytree(tiny_folder / folder, Path("run") / kind / "model" / folder)
     for folder in ("unet", "scheduler"):
         shutil.copytree(tiny_folder / folder, Path("run/diffusion/model") / folder)
-    text = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    vision = text | {"image_size": 16, "patch_size": 8}
-    text |= {"vocab_size": 20, "bos_token_id": 18, "eos_token_id": 19, "pad_token_id": 19}
-    values = {"projection_dim": 8}
-    values |= {"text_config": text | values, "vision_config": vision | values}
-    clip = randomize_(CLIP(CLIPConfig.from_dict(values, "test")), 5)
+    text = load_part(tiny_folder / "text_encoder", TextEncoder, TextConfig)
+    vision = VisionConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=8
+    )
+    clip = randomize_(CLIP(CLIPConfig(text.config, vision, projection_dim=8)), 5)
+    clip.text_model = text.text_model
     save_part(Path("run/clip/model/clip"), clip.config, clip.state_dict())
 
     assert run("assemble", "run", "--output", "model", "--guidance-scale", 2, "--steps", 3) == "model\n"
     assert sdlearn.load("model").defaults == sdlearn.Defaults(64, 64, "dpmpp_2m", 3, 2.0)
-    assert torch.equal(load_part(Path("model/clip"), CLIP, CLIPConfig).logit_scale, clip.logit_scale.half().float())
+    again = load_clip("model").state_dict()
+    assert again.keys() == clip.state_dict().keys()
+    assert all(torch.equal(again[name], value.half().float()) for name, value in clip.state_dict().items())
     run("generate", "a cat", "--model", "model", "--output", "a.png")
     (expected,) = sdlearn.load(tiny_folder)("a cat", steps=3, guidance_scale=2.0, progress=False)
     assert np.array_equal(pixels("a.png"), np.asarray(expected))

@@ -15,7 +15,7 @@ PARTS = {
     "text_encoder": "text encoder",
     "unet": "UNet",
     "vae": "autoencoder",
-    "clip": "CLIP, both towers",
+    "clip": "CLIP, without its text tower",
 }
 SHOWN = (  # what the table says of a part, of those keys that its config.json has
     *("block_out_channels", "layers_per_block", "latent_channels", "cross_attention_dim", "attention_head_dim"),

@@ -3,16 +3,15 @@
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.clip import CLIP, CLIPConfig
 from sdlearn.models.text import TextConfig, TextEncoder
 from sdlearn.models.unet import UNet, UNetConfig
 from sdlearn.pipeline import StableDiffusion
+from sdlearn.storage.clip import save_clip
 from sdlearn.storage.files import read_json
-from sdlearn.storage.folder import load_part, save_part
+from sdlearn.storage.folder import load_part
 from sdlearn.storage.save import save
 from sdlearn.tokenizer import Tokenizer
 
@@ -20,12 +19,13 @@ from sdlearn.tokenizer import Tokenizer
 def assemble(runs: Path, folder: Path, guidance_scale: float, steps: int) -> None:
     """Join what the runs `clip`, `autoencoder` (or `decoder`, where it was trained further) and `diffusion` left.
 
-    Writes a model folder in the Diffusers layout, in half precision, with both towers of CLIP in `clip/` beside the
-    parts that Stable Diffusion knows. `guidance_scale` and `steps` become the model's defaults. A card that is there
-    stays.
+    Writes a model folder in the Diffusers layout, in half precision. Beside the parts that Stable Diffusion knows it
+    has a `clip/` with the rest of CLIP, whose text tower is the text encoder. `guidance_scale` and `steps` become the
+    model's defaults. A card that is there stays.
 
     Raises:
         FileNotFoundError: a run is missing or not finished.
+        ValueError: the text encoder in the run `clip` is not the text tower of the CLIP there.
     """
     autoencoder, decoder = (runs / kind / "model" / "vae" for kind in ("autoencoder", "decoder"))
     text, diffusion = runs / "clip" / "model", runs / "diffusion" / "model"
@@ -38,6 +38,5 @@ def assemble(runs: Path, folder: Path, guidance_scale: float, steps: int) -> Non
         Schedule(ScheduleConfig.from_dict(read_json(scheduler), str(scheduler))),
     )
     model.defaults = replace(model.defaults, guidance_scale=guidance_scale, steps=steps)
-    clip = load_part(text / "clip", CLIP, CLIPConfig)
-    save_part(folder / "clip", clip.config, clip.state_dict(), torch.float16)
     save(model, folder)
+    save_clip(load_part(text / "clip", CLIP, CLIPConfig), folder)

@@ -1,17 +1,14 @@
 """Image to image and inpainting, equal to Diffusers' pipelines in float64: latents, after whole trajectories."""
 
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import diffusers
-import numpy as np
 import pytest
 import torch
 from diffusers.utils import logging as diffusers_logging
-from PIL import Image
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
