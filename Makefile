@@ -16,7 +16,7 @@ export PROMPT SEED MODEL
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-full parity bench real lint lab notebooks solved host wheels browser recorded evaluate tiny clean
+.PHONY: help demo test test-full parity bench defaults real lint lab notebooks solved host wheels browser recorded evaluate tiny clean
 
 help:  ## list what make can do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ parity: $(VENV)/dev  ## how far every part is from the reference, from the tests
 
 bench: $(VENV)/dev  ## time and memory beside Diffusers, into docs/performance.md; a quiet machine, 20 minutes
 	$(BIN)/python benchmarks/speed.py
+
+defaults: $(VENV)/dev  ## compare samplers, steps and guidance of the bundled model, into docs/defaults.md; 10 minutes
+	$(BIN)/python benchmarks/defaults.py
 
 real: $(VENV)/dev  ## the same for a real checkpoint, with pictures: MODEL=a folder or a name on the hub, into out/real
 	$(BIN)/python benchmarks/real.py "$$MODEL"

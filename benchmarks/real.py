@@ -3,8 +3,8 @@
     make real MODEL=stable-diffusion-v1-5/stable-diffusion-v1-5
 
 Both programs load the same model: a folder, a hub name, or a single file with the folder that configures it. Both are
-in memory at the same time, so this takes twice the weights. In float32 the bounds are those of the tests; half
-precision is compared too, but has no bound that means anything.
+in memory at the same time, so this takes twice the weights. In float32 the tolerances are those below; half
+precision is compared too, but no tolerance means anything there.
 """
 
 from pathlib import Path
@@ -51,9 +51,9 @@ def main(
     reference = load_reference(model, config, TYPES[dtype]).to(device)
     measurements = []
 
-    def compare(name: str, part: Any, mine: Tensor, theirs: Tensor, bound: float) -> None:
+    def compare(name: str, part: Any, mine: Tensor, theirs: Tensor, tolerance: float) -> None:
         difference = max_difference(mine, theirs) / max(1.0, theirs.abs().max().item())
-        measurements.append(Measurement(name, type(part).__name__, difference, bound))
+        measurements.append(Measurement(name, type(part).__name__, TYPES[dtype], difference, tolerance))
         print(f"{name:16} {difference:.1e}")
 
     ids = ours.tokenizer(PROMPTS)
@@ -89,8 +89,8 @@ def main(
         text = [f"# {model}", "", f"{dtype} on {device}, {steps} steps; differences are relative to max(1, |x|).", ""]
         temporary.write_text("\n".join([*text, parity_table(measurements), "![](pictures.png)", ""]), encoding="utf-8")
     print(output / "report.md")
-    if dtype == "float32" and (above := [one.name for one in measurements if not one.difference <= one.bound]):
-        print(f"above its bound: {', '.join(above)}")
+    if dtype == "float32" and (above := [one.name for one in measurements if not one.difference <= one.tolerance]):
+        print(f"above its tolerance: {', '.join(above)}")
         raise typer.Exit(1)
 
 

@@ -310,6 +310,7 @@ def evaluate(
     images: Annotated[int, typer.Option(min=2, help="How many pictures, half of seen pairs, half of held-out.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of the pictures, and of the scenes they are compared with.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the sampler.  [default: the model's]")] = None,
+    sampler: Annotated[str | None, typer.Option(help="`info` lists all.  [default: the model's]")] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="1 is no guidance.  [default: the model's]")] = None,
     output: Annotated[Path, typer.Option(help="A folder for the report and sheets.")] = Path("out/evaluation"),
     card: Annotated[Path | None, typer.Option(help="A folder of runs: write the card of --model about them.")] = None,
@@ -325,8 +326,8 @@ def evaluate(
     if card is not None and not card.is_dir():
         raise FileNotFoundError(f"no folder of runs at {card}")
     pipeline = sdlearn.load(model)
-    settings = {"images": images, "seed": seed, "steps": steps, "guidance_scale": guidance_scale, "output": output}
-    report = measure(pipeline, **settings)
+    settings = {"steps": steps, "sampler": sampler, "guidance_scale": guidance_scale}
+    report = measure(pipeline, images, seed, **settings, output=output)
     print(report.table())
     if card is not None:
         from sdlearn.evaluation.card import write_card

@@ -30,9 +30,10 @@ pipeline_tag: text-to-image
 ---
 # {name}: a tiny Stable Diffusion
 
-Text to image at 64×64 pixels: one of {subjects} subjects on one of ten background colours ({colors}), small, medium
-or large, as in "a small owl on a pink background". It is a latent diffusion model with all parts of Stable Diffusion,
-trained from nothing by the code of `sdlearn`, so that a course can take it apart on a laptop.
+Text to image at 64×64 pixels: one of {subjects} subjects on one of ten background colours ({colors}), as in "a small
+owl on a pink background". It knows the sizes "small" and "large"; of the one between, the captions of its training say
+nothing. It is a latent diffusion model with all parts of Stable Diffusion, trained from nothing by the code of
+`sdlearn`, so that a course can take it apart on a laptop.
 
 ```python
 import sdlearn

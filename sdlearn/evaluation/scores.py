@@ -21,11 +21,12 @@ from tqdm.auto import tqdm
 from sdlearn.data import SIZES, SUBJECTS, Scene, Scenes, caption, pairs
 from sdlearn.data.scenes import SPLITS
 from sdlearn.evaluation.judge import Judge, background_colors, judge_pictures, load_judge
+from sdlearn.evaluation.sharpness import Sharpness, edge_agreement, measure_sharpness, nearest_renderings, psnr
 from sdlearn.pictures import captioned_grid, save_image_grid, to_images, to_pixels, to_unit
 from sdlearn.pipeline import StableDiffusion
 from sdlearn.storage.files import atomic_write, write_json
 
-BATCH = 64
+BATCH = 128
 SIDE = 64  # pixels: the size of the scenes, and so of what the judge can look at
 STREAM = 1000  # the scenes of an evaluation have random numbers that no split of `Scenes` uses
 
@@ -52,6 +53,8 @@ class Report:
     judge_held_out: float
     judge_reconstructed: float  # and on real scenes that went through the autoencoder: no generator can do much better
     weakest: tuple[tuple[str, float], ...]  # subjects that the judge names least often, and how often
+    sharpness: tuple[Sharpness, ...]  # by size, of seen and of held-out pairs, of all
+    blurriest: tuple[tuple[str, float], ...]  # subjects whose edges agree least, and how well they do
     seconds: float  # of drawing
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,11 +73,21 @@ class Report:
             ("Fréchet distance to real scenes", f"{self.frechet:.2f}", f"{self.frechet_real:.2f} real to real"),
         )
         weakest = ", ".join(f"{subject} {share:.0%}" for subject, share in self.weakest)
+        blurriest = ", ".join(f"{subject} {edges:.2f}" for subject, edges in self.blurriest)
+        sharpness = (
+            f"| {row.group} | {row.edges:.2f} | {row.edges_autoencoder:.2f} "
+            f"| {row.psnr:.1f} dB | {row.psnr_autoencoder:.1f} dB |"
+            for row in self.sharpness
+        )
         return "\n".join(
             (
                 "| | score | beside it |",
                 "|---|---|---|",
                 *(f"| {' | '.join(row)} |" for row in rows),
+                "",
+                "| sharpness | edges drawn | edges autoencoder | PSNR drawn | PSNR autoencoder |",
+                "|---|---|---|---|---|",
+                *sharpness,
                 "",
                 f"{self.images} pictures, the first with seed {self.seed}, half of them of (subject, colour) pairs",
                 "that training showed, half of pairs that it never did; every subject equally often, sizes mixed.",
@@ -86,7 +99,11 @@ class Report:
                 "- Background colour: the median along the picture's edges is nearest to the asked one of ten.",
                 "- Fréchet distance: of the classifier's last hidden layer, to real scenes of the same captions;",
                 "  real to real: of two such sets.",
+                "- Sharpness: all sizes and places of what was asked are rendered, and the nearest one is compared.",
+                "  Edges: F1 of the pixels where the grey picture changes by more than a quarter of its range (Sobel).",
+                "  Beside what was drawn: that rendering after a round trip through the autoencoder.",
                 f"- Weakest subjects: {weakest}.",
+                f"- Least sharp: {blurriest}.",
                 "",
             )
         )
@@ -127,8 +144,8 @@ def evaluate(
     started = time.perf_counter()
     drawn = draw(model, captions, seed, settings, progress)
     seconds = time.perf_counter() - started
-    with evaluating(model):
-        reconstructed = torch.cat([to_pixels(model.decode(model.encode(to_unit(x)))) for x in real.split(BATCH)])
+    nearest = nearest_renderings(drawn, asked)
+    reconstructed, nearest_again = (round_trip(model, pictures) for pictures in (real, nearest))
 
     named, features = judge_pictures(judge, drawn)
     named_real, features_real = judge_pictures(judge, real)
@@ -139,6 +156,11 @@ def evaluate(
     right_real = np.stack([matches(n, subjects) for n in (named_real, named_again)], axis=1)  # (images, 2)
     by_subject = sorted((float(right[matches(subjects, [s] * images)].mean()), s) for s in set(subjects))
     each, of_mean = psnr(real, reconstructed)
+    agreement = edge_agreement(drawn, nearest)
+    by_edges = sorted((agreement[matches(subjects, [s] * images)].mean().item(), s) for s in set(subjects))
+    order = torch.arange(images)
+    groups = {size: torch.tensor([request[2] == size for request in asked]) for size in SIZES}
+    groups |= {"seen pairs": order < seen, "held-out pairs": order >= seen, "all": order >= 0}
     report = Report(
         model=model.name,
         seed=seed,
@@ -158,6 +180,8 @@ def evaluate(
         judge_held_out=float(right_real[seen:].mean()),
         judge_reconstructed=float(matches(named_reconstructed, subjects).mean()),
         weakest=tuple((subject, share) for share, subject in by_subject[:8]),
+        sharpness=tuple(measure_sharpness(drawn, nearest, nearest_again, groups)),
+        blurriest=tuple((subject, edges) for edges, subject in by_edges[:10]),
         seconds=seconds,
     )
     if output is not None:
@@ -165,11 +189,14 @@ def evaluate(
         write_json(folder / "report.json", report.to_dict())
         write_subjects(folder / "subjects.csv", subjects, named)
         shown = [*range(min(16, seen)), *range(seen, min(seen + 16, images))]  # seen pairs above held-out ones
-        sheet = captioned_grid(to_images(to_unit(drawn[shown])), [captions[i] for i in shown], columns=8, side=128)
-        with atomic_write(folder / "samples.png") as temporary:
-            sheet.save(temporary, format="PNG")
+        write_sheet(folder / "samples.png", drawn[shown], [captions[i] for i in shown])
         pictures = [x[i : i + 8] for i in range(0, min(16, images), 8) for x in (real[:16], reconstructed[:16])]
         save_image_grid(to_unit(torch.cat(pictures)), folder / "autoencoder.png")
+        # The least sharp picture of each of the ten least sharp subjects, and beside it what it should have been.
+        of = {subject: np.flatnonzero(matches(subjects, [subject] * images)) for _, subject in by_edges[:10]}
+        worst = [min(pictures, key=agreement.__getitem__) for pictures in of.values()]
+        said = [text for i in worst for text in (f"{captions[i]}: {agreement[i]:.2f}", "the nearest true one")]
+        write_sheet(folder / "worst.png", torch.stack([drawn[worst], nearest[worst]], dim=1).flatten(0, 1), said)
     return report
 
 
@@ -202,6 +229,12 @@ def draw(model: StableDiffusion, captions: list[str], seed: int, settings: dict[
     return torch.cat(pictures)
 
 
+def round_trip(model: StableDiffusion, pictures: Tensor) -> Tensor:
+    """What the autoencoder makes of pictures (B, 3, H, W) uint8, as pictures again."""
+    with evaluating(model):
+        return torch.cat([to_pixels(model.decode(model.encode(to_unit(x)))) for x in pictures.split(BATCH)])
+
+
 @contextmanager
 def evaluating(model: StableDiffusion) -> Iterator[None]:
     """The networks in evaluation mode and without gradients while the block runs."""
@@ -214,18 +247,6 @@ def evaluating(model: StableDiffusion) -> Iterator[None]:
     finally:
         for network, mode in zip(model.networks, modes, strict=True):
             network.train(mode)
-
-
-def psnr(original: Tensor, other: Tensor) -> tuple[Tensor, float]:
-    """Peak signal-to-noise ratio in dB: of each picture, (B,), and of the mean squared error of all.
-
-    10·log10(255² / mean squared error). Pictures are (B, C, H, W) uint8. Raises ValueError when shapes or types differ.
-    """
-    if original.shape != other.shape or original.dtype != torch.uint8 or other.dtype != torch.uint8:
-        sides = [f"{tuple(x.shape)} {x.dtype}" for x in (original, other)]
-        raise ValueError(f"pictures of {sides[0]} and {sides[1]}; accepted: equal shapes of torch.uint8")
-    errors = (original.double() - other.double()).square().mean(dim=(1, 2, 3))  # (B, C, H, W) -> (B,)
-    return 10 * torch.log10(255**2 / errors), (10 * torch.log10(255**2 / errors.mean())).item()
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
@@ -262,6 +283,13 @@ def matches(found: list[str], expected: list[str]) -> np.ndarray:
 def as_tensor(scenes: list[Scene]) -> Tensor:
     """Their pictures, (B, 3, H, W) uint8."""
     return torch.stack([scene.image for scene in scenes])
+
+
+def write_sheet(file: Path, pictures: Tensor, captions: list[str]) -> None:
+    """Pictures (B, 3, 64, 64) uint8, each with its caption below it, as one PNG."""
+    sheet = captioned_grid(to_images(to_unit(pictures)), captions, columns=8, side=128)
+    with atomic_write(file) as temporary:
+        sheet.save(temporary, format="PNG")
 
 
 def write_subjects(file: Path, subjects: list[str], named: list[str]) -> None:

@@ -23,10 +23,10 @@ from sdlearn.evaluation.scores import (
     draw,
     evaluate,
     frechet_distance,
-    psnr,
     requests,
     scenes_of,
 )
+from sdlearn.evaluation.sharpness import Sharpness, edge_agreement, nearest_renderings, psnr
 
 
 def gaussian(mean: torch.Tensor, covariance_root: torch.Tensor, number: int, seed: int) -> torch.Tensor:
@@ -75,20 +75,6 @@ def test_frechet_distance_of_a_set_to_itself_is_zero(number: int, features: int)
 def test_frechet_distance_refuses_other_shapes(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="accepted"):
         frechet_distance(torch.zeros(6, 4), torch.zeros(shape))
-
-
-def test_psnr_by_hand() -> None:
-    original = torch.full((2, 3, 4, 6), 100, dtype=torch.uint8)
-    other = original.clone()
-    other[0] += 1  # mean squared error 1
-    other[1, 0] -= 30  # 300
-    each, of_mean = psnr(original, other)
-    assert each.tolist() == pytest.approx([20 * math.log10(255), 20 * math.log10(255) - 10 * math.log10(300)])
-    assert of_mean == pytest.approx(20 * math.log10(255) - 10 * math.log10(150.5))
-    with pytest.raises(ValueError, match="accepted"):
-        psnr(original, other.float())
-    with pytest.raises(ValueError, match="accepted"):
-        psnr(original, other[:1])
 
 
 @pytest.mark.parametrize("split", ["test", "held_out_pairs"])
@@ -151,6 +137,20 @@ def test_report_holds_what_was_measured(report: Report, model: sdlearn.StableDif
     assert report.psnr == pytest.approx(each.mean().item()) and report.psnr_of_mean == pytest.approx(of_mean)
 
 
+def test_report_holds_the_sharpness_of_each_group(report: Report, model: sdlearn.StableDiffusion) -> None:
+    asked = requests("test", 4, 2) + requests("held_out_pairs", 3, 2)
+    drawn = draw(model, [caption(*request) for request in asked], 2, {"steps": 2}, progress=False)
+    nearest = nearest_renderings(drawn, asked)
+    edges, decibel = edge_agreement(drawn, nearest), psnr(drawn, nearest)[0]
+    rows = {row.group: row for row in report.sharpness}
+    assert set(rows) == {size for _, _, size in asked} | {"seen pairs", "held-out pairs", "all"}
+    assert rows["all"].edges == pytest.approx(edges.mean().item(), abs=0.01)
+    assert rows["held-out pairs"].psnr == pytest.approx(decibel[4:].mean().item(), abs=0.01)
+    first = asked[0][2]
+    assert rows[first].edges == pytest.approx(edges[[size == first for _, _, size in asked]].mean().item(), abs=0.01)
+    assert len(report.blurriest) == 7 and report.blurriest[0][1] == min(edges for _, edges in report.blurriest)
+
+
 def test_a_model_that_draws_real_scenes_scores_as_the_judge_does(
     model: sdlearn.StableDiffusion, judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +159,7 @@ def test_a_model_that_draws_real_scenes_scores_as_the_judge_does(
     report = evaluate(model, images=6, judge=judge, progress=False)
     assert report.color_seen == report.color_held_out == 1
     assert report.frechet == pytest.approx(0, abs=1e-6) and report.frechet_real > report.frechet
+    assert all(isinstance(row, Sharpness) and row.edges == 1 and row.psnr == math.inf for row in report.sharpness)
 
 
 def test_pictures_do_not_depend_on_the_batches(model: sdlearn.StableDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +174,7 @@ def test_table_and_files(report: Report, written: Path) -> None:
     table = report.table()
     assert f"{report.psnr:.2f} dB" in table and f"{report.frechet:.2f}" in table and "nan" not in table
     rows = [line for line in table.splitlines() if line.startswith("|")]
-    assert len(rows) == 8 and all(row.count("|") == 4 for row in rows)
+    assert [row.count("|") for row in rows] == 8 * [4] + (2 + len(report.sharpness)) * [6]
     best = replace(report, subject_seen=0.917, weakest=(("cat", 0.25),)).table()
     assert "| Subject, seen pairs | 91.7% |" in best and "cat 25%" in best
     assert json.loads((written / "report.json").read_text(encoding="utf-8")) == json.loads(json.dumps(report.to_dict()))
@@ -182,9 +183,10 @@ def test_table_and_files(report: Report, written: Path) -> None:
         "report.json",
         "samples.png",
         "subjects.csv",
+        "worst.png",
     ]
     assert len((written / "subjects.csv").read_text(encoding="utf-8").splitlines()) >= 5
-    for name in ("autoencoder.png", "samples.png"):
+    for name in ("autoencoder.png", "samples.png", "worst.png"):
         with Image.open(written / name) as image:
             assert min(image.size) > 100
 
