@@ -114,9 +114,8 @@ def guided_step(dtype: torch.dtype) -> Sides:
     x, context = noise(1, 4, 64, 64).to(dtype), noise(2, 77, ours.config.cross_attention_dim).to(dtype)
     model = copy.copy(sdlearn.load(BUNDLED))
     model.unet = ours
-    predict = model.reader()  # as sampling calls it
     both = torch.cat([x, x])
-    return Sides(lambda: predict(both, 500, context), lambda: theirs(both, 500, context).sample, dtype)
+    return Sides(lambda: model.predict(both, 500, context), lambda: theirs(both, 500, context).sample, dtype)
 
 
 def decode() -> Sides:

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from sdlearn.diffusion.guidance import Condition, guide
 from sdlearn.diffusion.samplers import SAMPLERS, Grid, Sampler, Step, draw_noise
 from sdlearn.diffusion.schedule import Schedule
-from sdlearn.models.attention import remember_text
 from sdlearn.models.autoencoder import Autoencoder
 from sdlearn.models.text import TextEncoder
 from sdlearn.models.unet import UNet
@@ -184,30 +183,8 @@ class StableDiffusion:
 
     @torch.no_grad()
     def predict(self, x: Tensor, t: Any, context: Tensor, **conditions: Any) -> Tensor:
-        """Call the UNet without gradients, in its own dtype; the result has the dtype of x. (B, C, H, W), same out.
-
-        Where both halves of x are equal, as under guidance, what doesn't depend on the text is computed once.
-        """
-        noisy, half = x.to(self.dtype), len(x) // 2
-        same_time = not torch.as_tensor(t).ndim and conditions.get("class_labels") is None
-        if self.unet.takes_several_texts and same_time and half and torch.equal(noisy[:half], noisy[half:]):
-            noisy = noisy[:half]
-        return self.unet(noisy, t, context, **conditions).to(x.dtype)
-
-    def reader(self) -> Callable[..., Tensor]:
-        """`predict` for sampling: the text stays the same from step to step, so its keys and values are kept.
-
-        Weights that change between two calls with the same context are not seen.
-        """
-        read, carrying = None, None
-
-        def predict(x: Tensor, t: Any, context: Tensor, **conditions: Any) -> Tensor:
-            nonlocal read, carrying
-            if context is not read:
-                read, carrying = context, remember_text(self.unet, context)
-            return self.predict(x, t, carrying, **conditions)
-
-        return predict
+        """The UNet's prediction, computed in its own dtype; the result has the dtype of x. (B, C, H, W), same out."""
+        return self.unet(x.to(self.dtype), t, context, **conditions).to(x.dtype)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -287,7 +264,7 @@ class StableDiffusion:
         condition = Condition(self.encode_prompt(prompts, clip_skip))
         unconditional = Condition(self.encode_prompt(negative_prompts, clip_skip))
         scale = self.defaults.guidance_scale if guidance_scale is None else guidance_scale
-        denoise = self.guide(self.reader(), condition, unconditional, scale, rescale=rescale)
+        denoise = self.guide(self.predict, condition, unconditional, scale, rescale=rescale)
         options = {"eta": eta} if eta > 0 else {}
         return sampler.loop(denoise, x, grid, self.schedule, generator=generators, **options)
 

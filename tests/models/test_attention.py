@@ -65,21 +65,6 @@ def test_rows_sum_to_one_and_open_equals_fused(size: tuple[int, ...], masked: bo
         assert_parity("without gradients", attention(query, key, value, mask), fused, 1e-6)
 
 
-def test_which_form_is_used(monkeypatch) -> None:
-    """Fused; open with gradients in half precision, unless the weights would be large."""
-    fused = []
-    kernel = F.scaled_dot_product_attention
-    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **k: fused.append(1) or kernel(*a, **k))
-    small, large = normal(1, 1, 1024, 2).bfloat16(), normal(1, 1, 1025, 2).bfloat16()
-    attention(small, small, small)
-    assert not fused
-    attention(small[:, :, :1], large, large)
-    attention(small.float(), small.float(), small.float())
-    with torch.no_grad():
-        attention(small, small, small)
-    assert len(fused) == 3
-
-
 @quick
 @given(st.integers(1, 3), st.integers(2, 9), st.integers(1, 4), st.randoms(use_true_random=False))
 def test_self_attention_is_permutation_equivariant(batch: int, tokens: int, heads: int, random) -> None:
@@ -167,9 +152,7 @@ def test_why_the_logits_are_upcast(dtype: torch.dtype) -> None:
     truth = attention(query.double(), key.double(), value.double())
     precision = torch.finfo(dtype).eps * value.abs().max()
     assert (attention(query.float(), key.float(), value) - truth).abs().max() < precision
-    with torch.no_grad():
-        assert (attention(query.float(), key.float(), value) - truth).abs().max() < precision
-    assert (attention(query, key, value) - truth).abs().max() > 5 * precision
+    assert (attention_weights(query, key) @ value - truth).abs().max() > 5 * precision
 
 
 @pytest.mark.parametrize(("batch", "tokens"), [(1, 7), (3, 1)])

@@ -18,7 +18,6 @@ from sdlearn.models.attention import (
     SpatialTransformer,
     TransformerBlock,
     record_attention,
-    remember_text,
 )
 from sdlearn.models.blocks import Downsample, ResnetBlock, Upsample
 from sdlearn.models.unet import TimestepEmbedding, UNet, UNetConfig, timestep_embedding
@@ -392,46 +391,8 @@ def test_all_parts_together_and_their_effect() -> None:
         for mine, theirs in zip(swapped.modules(), plain.modules(), strict=True):  # the options reach a swapped class
             for option in ("upcast", "only_cross_attention", "use_linear_projection"):
                 assert getattr(mine, option, None) == getattr(theirs, option, None)
-    with pytest.raises(ValueError, match=r"resnet_blok.*feed_forward"):
+    with pytest.raises(TypeError, match="resnet_blok"):
         UNet(SD15, resnet_blok=ResnetBlock)
-
-
-@pytest.mark.parametrize("name", DIFFERENT)
-@pytest.mark.parametrize("copies", [2, 3])
-def test_several_texts_for_the_same_latents(name: str, copies: int) -> None:
-    """As if x had been repeated, with gradients, too."""
-    unet = randomize_(UNet(CONFIGS[name]))
-    x, t, _, labels = inputs(unet.config, 2, 8, 16, 1)
-    _, _, context, _ = inputs(unet.config, copies * 2, 8, 16, 5)
-    sides = []
-    for repeat in (1, copies):
-        leaf = x.clone().requires_grad_()
-        times = {key: torch.cat([value] * repeat) for key, value in labels.items()}
-        out = unet(torch.cat([leaf] * repeat), torch.cat([t] * repeat), context, **times)
-        out.square().mean().backward()
-        sides.append((out, leaf.grad))
-    assert sides[0][0].shape == (copies * 2, *sides[1][0].shape[1:])
-    assert_parity("several texts", sides[0][0], sides[1][0], 1e-5)
-    assert_parity("several texts", sides[0][1], sides[1][1], 1e-5)
-
-
-@pytest.mark.parametrize("name", DIFFERENT)
-def test_a_remembered_text_gives_the_same_bits(name: str) -> None:
-    unet = randomize_(UNet(CONFIGS[name]))
-    x, t, context, labels = inputs(unet.config, 3, 8, 16, 5)
-    asked: list[int] = []
-    layers = [m for key, m in unet.named_modules() if key.endswith("attn2")]
-    hooks = [layer.to_k.register_forward_hook(lambda *_: asked.append(1)) for layer in layers]
-    with torch.no_grad():
-        plain = unet(x, t, context, **labels)
-        remembered = remember_text(unet, context)
-        asked.clear()
-        assert torch.equal(unet(x, t, remembered, **labels), plain)
-        assert layers and not asked
-        unet(x, t, context, **labels)  # the caller's own context carries nothing
-        assert len(asked) == len(layers)
-    for hook in hooks:
-        hook.remove()
 
 
 def test_recorded_attention() -> None:
