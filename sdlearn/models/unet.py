@@ -15,13 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdlearn.config import Config, check_groups, is_count
+from sdlearn.config import Config, check_counts, check_groups
 from sdlearn.models.attention import Attention, FeedForward, SpatialTransformer, TransformerBlock
 from sdlearn.models.blocks import Downsample, ResnetBlock, Upsample, check_shape
-
-
-def is_bool(value: Any) -> bool:
-    return type(value) is bool
 
 
 @dataclass(frozen=True)
@@ -71,20 +67,12 @@ class UNetConfig(Config):
         levels = len(self.block_out_channels)
         if not levels == len(self.down_block_types) == len(self.up_block_types):
             raise ValueError("block_out_channels, down_block_types and up_block_types must have the same length")
-        counts = ("sample_size", "in_channels", "out_channels", "layers_per_block", "cross_attention_dim")
-        for key in (*counts, "norm_num_groups", "num_class_embeds"):
+        check_counts(self, "sample_size", "in_channels", "out_channels", "layers_per_block", "cross_attention_dim")
+        check_counts(self, "attention_head_dim", *(["num_class_embeds"] if self.num_class_embeds is not None else []))
+        for key in ("attention_head_dim", "only_cross_attention"):
             value = getattr(self, key)
-            if not is_count(value) and not (key == "num_class_embeds" and value is None):
-                raise ValueError(f"{key} = {value!r} is not supported, only one whole number above 0")
-        for key in ("use_linear_projection", "upcast_attention"):
-            if not is_bool(getattr(self, key)):
-                raise ValueError(f"{key} = {getattr(self, key)!r} is not supported, only True or False")
-        for key, fits in (("attention_head_dim", is_count), ("only_cross_attention", is_bool)):
-            value = getattr(self, key)
-            values = value if isinstance(value, tuple) else (value,) * levels
-            if len(values) != levels or not all(fits(one) for one in values):
-                kind = "whole number above 0" if fits is is_count else "True or False"
-                raise ValueError(f"{key} = {value!r} is not supported, only one {kind} for all levels, or {levels}")
+            if isinstance(value, tuple) and len(value) != levels:
+                raise ValueError(f"{key} = {value!r} is not supported, only one value for all levels, or {levels}")
         for key, kinds in (("down_block_types", self.down_block_types), ("up_block_types", self.up_block_types)):
             name = "DownBlock2D" if key.startswith("down") else "UpBlock2D"
             for kind in kinds:
@@ -105,7 +93,7 @@ class UNetConfig(Config):
         return self.attention_head_dim if isinstance(self.attention_head_dim, int) else self.attention_head_dim[level]
 
     def lacks_self_attention(self, level: int) -> bool:
-        """Whether a level's transformers look at the text alone; not true of the middle block."""
+        """Whether a level's transformers look at the text alone. The middle block's never do."""
         lacks = self.only_cross_attention
         return lacks if isinstance(lacks, bool) else lacks[level]
 
