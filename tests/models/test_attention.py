@@ -174,7 +174,7 @@ def test_without_self_attention_pixels_do_not_see_each_other() -> None:
     for only_cross in (False, True):
         block = randomize_(TransformerBlock(24, 3, 10, only_cross_attention=only_cross).double())
         others = (block(x, context) - block(changed, context))[:, [0, 1, 2, 4, 5, 6]].abs().max()
-        assert others < 1e-12 if only_cross else others > 1e-3
+        assert others < 1e-12 if only_cross else others > 1e-6
 
 
 @pytest.mark.parametrize(("batch", "height", "width", "words"), [(1, 3, 5, 7), (3, 5, 1, 3)])

@@ -131,11 +131,11 @@ def test_gaussian() -> None:
     assert_parity("kl", mine.kl(), theirs.kl())
     zeros = torch.zeros(2, 4, 3, 1).double()
     for gaussian, nats in (
-        (Gaussian(zeros, zeros), 0),
-        (Gaussian(zeros + 2, zeros), 24),  # mean² / 2, twelve numbers
+        (Gaussian(zeros, zeros), 0.0),
+        (Gaussian(zeros + 2, zeros), 24.0),  # mean² / 2, twelve numbers
         (Gaussian(zeros, zeros + 1), 6 * (math.e - 2)),
     ):
-        assert_parity("kl", gaussian.kl(), torch.full((2,), nats).double())
+        assert_parity("kl", gaussian.kl(), torch.full((2,), nats, dtype=torch.float64))
     many = Gaussian(torch.full((1, 4, 100, 100), 3.0), torch.full((1, 4, 100, 100), math.log(4.0)))
     drawn = many.sample(torch.Generator().manual_seed(0))
     assert drawn.mean().item() == pytest.approx(3, abs=0.04) and drawn.std().item() == pytest.approx(2, rel=0.02)
