@@ -170,7 +170,7 @@ def test_transformer_block(batch: int, tokens: int, words: int, only_cross: bool
 def test_without_self_attention_pixels_do_not_see_each_other() -> None:
     x, context = normal(1, 7, 24), normal(1, 5, 10, seed=1)
     changed = x.clone()
-    changed[:, 3] += 1
+    changed[:, 3] *= -1  # not a shift: the norm would take it out
     for only_cross in (False, True):
         block = randomize_(TransformerBlock(24, 3, 10, only_cross_attention=only_cross).double())
         others = (block(x, context) - block(changed, context))[:, [0, 1, 2, 4, 5, 6]].abs().max()
