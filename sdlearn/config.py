@@ -100,19 +100,20 @@ def describe(hint: Any) -> str:
     return NAMES.get(hint, "a table")
 
 
-def is_count(value: Any) -> bool:
-    """Whether it is a whole number above 0."""
-    return type(value) is int and value > 0
+def is_count(value: Any, least: int = 1, most: float = math.inf) -> bool:
+    """Whether it is a whole number in this range. True is not one, though Python says so, and neither is 2.0."""
+    return type(value) is int and least <= value <= most
 
 
-def check_count(name: str, value: Any) -> None:
-    """Raises ValueError unless it is a whole number above 0."""
-    if not is_count(value):
-        raise ValueError(f"{name} = {value!r}, must be a whole number of at least 1")
+def check_count(name: str, value: Any, least: int = 1, most: int | None = None) -> None:
+    """Raises ValueError unless the value is a whole number of at least `least`, and at most `most`."""
+    if not is_count(value, least, math.inf if most is None else most):
+        accepted = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{name} = {value!r}, must be a whole number {accepted}")
 
 
 def check_groups(config: Any) -> None:
-    """Raises ValueError unless norm_num_groups divides each of block_out_channels; both are whole numbers above 0."""
+    """Raises ValueError unless norm_num_groups divides each of block_out_channels, all whole numbers above 0."""
     check_counts(config, "block_out_channels", "norm_num_groups")
     for width in config.block_out_channels:
         if width % config.norm_num_groups:

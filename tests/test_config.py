@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sdlearn.config import Config, describe, fits
+from sdlearn.config import Config, check_count, describe, fits, is_count
 from sdlearn.diffusion.schedule import ScheduleConfig
 from sdlearn.models.autoencoder import AutoencoderConfig
 from sdlearn.models.text import TextConfig
@@ -177,6 +177,18 @@ def test_configs_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         config.in_channels = 9
     assert hash(config) == hash(UNetConfig())
+
+
+def test_counts() -> None:
+    assert is_count(1) and is_count(7, 2, 7) and is_count(0, least=0)
+    assert not any(is_count(value) for value in (0, -1, True, 1.0, "1", None, math.nan, (1,)))
+    assert not is_count(1, least=2) and not is_count(8, 2, 7)
+    check_count("steps", 3)
+    check_count("seed", 0, least=0)
+    with pytest.raises(ValueError, match=r"^steps = 0, must be a whole number of at least 1$"):
+        check_count("steps", 0)
+    with pytest.raises(ValueError, match=r"^t = True, must be a whole number from 0 to 999$"):
+        check_count("t", True, 0, 999)
 
 
 TYPES = {  # what a field is declared as: what it accepts, what it refuses, and how that is said

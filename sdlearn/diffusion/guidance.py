@@ -57,39 +57,43 @@ def guide(
         raise ValueError(f"guidance_scale = {guidance_scale}, must be finite")
     if not 0 <= rescale <= 1:
         raise ValueError(f"rescale = {rescale}, must be from 0 to 1")
-    if guidance_scale == 1:
-        return lambda x, t: _predict(unet, condition, x, t)
-    if unconditional is None:
+    if guidance_scale != 1 and unconditional is None:
         raise ValueError(f"guidance_scale = {guidance_scale} needs an unconditional condition; only 1 works without")
-    both = _join(unconditional, condition)
+    told = condition if guidance_scale == 1 else join(unconditional, condition)
 
     def denoise(x: Tensor, t: int | float | Tensor) -> Tensor:
-        if isinstance(t, Tensor) and t.ndim == 1:
-            t = torch.cat([t, t])
-        prediction = _predict(unet, both, torch.cat([x, x]), t)  # (2B, C, H, W)
-        without, conditional = prediction.chunk(2)
+        if guidance_scale != 1:  # both halves in one batch
+            x = torch.cat([x, x])  # (B, C, H, W) -> (2B, C, H, W)
+            t = torch.cat([t, t]) if isinstance(t, Tensor) and t.ndim == 1 else t
+        check_batch(told, x)
+        residuals = told.control(x, t, told.context) if told.control else None
+        if told.channels is not None:
+            x = torch.cat([x, told.channels.to(x)], dim=1)
+        prediction = unet(x, t, told.context, class_labels=told.class_labels, residuals=residuals)
+        if guidance_scale == 1:
+            return prediction
+        without, conditional = prediction.chunk(2)  # (2B, C, H, W) -> (B, C, H, W) twice
         guided = combine(without, conditional, guidance_scale)
-        if rescale == 0:
-            return guided
-        dims = tuple(range(1, x.ndim))  # one standard deviation for each image
-        rescaled = guided * (conditional.std(dims, keepdim=True) / guided.std(dims, keepdim=True))
-        return rescale * rescaled + (1 - rescale) * guided
+        return guided if rescale == 0 else rescale * match_std(guided, conditional) + (1 - rescale) * guided
 
     return denoise
 
 
-def _predict(unet: Callable[..., Tensor], condition: Condition, x: Tensor, t: int | float | Tensor) -> Tensor:
+def match_std(guided: Tensor, conditional: Tensor) -> Tensor:
+    """`guided` times what gives each image the standard deviation of `conditional` (Lin et al. 2023, equation 15)."""
+    dims = tuple(range(1, guided.ndim))  # one standard deviation for each image
+    return guided * (conditional.std(dims, keepdim=True) / guided.std(dims, keepdim=True))
+
+
+def check_batch(condition: Condition, x: Tensor) -> None:
+    """Raises ValueError unless the condition is for as many images as x holds."""
     for name in ("context", "channels", "class_labels"):
         value = getattr(condition, name)
         if value is not None and len(value) != len(x):
             raise ValueError(f"{name} has a batch of {len(value)}, x one of {len(x)}; they must be equal")
-    residuals = condition.control(x, t, condition.context) if condition.control else None
-    if condition.channels is not None:
-        x = torch.cat([x, condition.channels.to(x)], dim=1)
-    return unet(x, t, condition.context, class_labels=condition.class_labels, residuals=residuals)
 
 
-def _join(unconditional: Condition, condition: Condition) -> Condition:
+def join(unconditional: Condition, condition: Condition) -> Condition:
     """Both conditions as one of twice the batch, the unconditional half first."""
     joined = {}
     for name in ("context", "channels", "class_labels"):

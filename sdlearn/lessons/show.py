@@ -1,5 +1,6 @@
 """Figures, grids, animations, widgets and source, for the lessons and the command line."""
 
+import ast
 import base64
 import html
 import inspect
@@ -31,17 +32,27 @@ def whole_source(obj: Callable | type) -> str:
 
 
 def source(obj: Callable | type) -> str:
-    """`whole_source` of what fits on a screen.
+    """What a function, method or class computes: its source text without its docstring.
 
-    Raises ValueError when it is longer than SOURCE_LINES: then show its methods one by one.
+    Raises ValueError when that is longer than SOURCE_LINES: then show its methods one by one.
     """
-    text = whole_source(obj)
+    text = without_docstring(whole_source(obj))
     lines = text.count("\n") + 1
     if lines > SOURCE_LINES:
         raise ValueError(
             f"{obj.__qualname__} has {lines} lines, more than {SOURCE_LINES}; show a part of it, one method"
         )
     return text
+
+
+def without_docstring(text: str) -> str:
+    """The source text of a definition without its docstring, and without the empty line after it."""
+    (definition,) = ast.parse(text).body
+    if ast.get_docstring(definition) is None or len(definition.body) == 1:
+        return text
+    docstring, lines = definition.body[0], text.split("\n")
+    above, below = lines[: docstring.lineno - 1], lines[docstring.end_lineno :]
+    return "\n".join(above + (below[1:] if not below[0] else below))
 
 
 def to_png(image: Image.Image) -> bytes:

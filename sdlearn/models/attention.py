@@ -6,7 +6,6 @@ Synthesis with Latent Diffusion Models" (arXiv 2112.10752, section 3.3 and figur
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -28,14 +27,9 @@ def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None = None) ->
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
     """softmax(QKᵀ / √D) V. (B, N, T, D), (B, N, S, D), (B, N, S, D) -> (B, N, T, D), in the dtype of `value`.
 
-    PyTorch's fused kernel computes the same and never stores the weights. But its way back is slow on a CPU in half
-    precision: with the open form a training step of the bundled UNet takes two thirds of the time. Query and key may
-    have more precision than `value`: then the weights are computed in theirs.
+    PyTorch's fused kernel never stores the weights. Query and key may have more precision than `value`: then the
+    weights are computed in theirs.
     """
-    tokens = max(query.shape[-2], key.shape[-2])
-    half_precision = query.element_size() < 4
-    if torch.is_grad_enabled() and query.device.type == "cpu" and half_precision and tokens <= 1024:
-        return attention_weights(query, key, mask).to(value.dtype) @ value
     return F.scaled_dot_product_attention(query, key, value.to(query.dtype), attn_mask=mask).to(value.dtype)
 
 
@@ -66,26 +60,24 @@ class Attention(nn.Module):
     def split_heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, T, C) -> (B, N, T, D)
 
-    def keys_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """K and V of (B, S, K), each (B, N, S, D); those that the context carries, if `remember_text` made it."""
-        remembered = getattr(context, "keys_values", {})
-        if self in remembered:
-            return remembered[self]
-        return self.split_heads(self.to_k(context)), self.split_heads(self.to_v(context))
-
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """(B, T, C), (B, S, K) -> (B, T, C)."""
-        query = self.split_heads(self.to_q(x))  # (B, N, T, D)
-        key, value = self.keys_values(x if context is None else context)
+        context = x if context is None else context
+        query = self.split_heads(self.to_q(x))  # (B, T, C) -> (B, N, T, D)
+        key = self.split_heads(self.to_k(context))  # (B, S, K) -> (B, N, S, D)
+        value = self.split_heads(self.to_v(context))  # (B, S, K) -> (B, N, S, D)
         if self.upcast:
-            query, key = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (query, key))
-        if self.maps is None:
-            out = attention(query, key, value)
-        else:
-            weights = attention_weights(query, key)
-            self.maps.append(weights.detach())
-            out = weights.to(value.dtype) @ value
+            query, key = (one.to(torch.promote_types(one.dtype, torch.float32)) for one in (query, key))
+        out = self.attend(query, key, value)  # (B, N, T, D)
         return self.to_out[0](out.transpose(1, 2).flatten(2))  # (B, N, T, D) -> (B, T, C)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """`attention`, step by step where the weights are recorded: the fused kernel never shows them."""
+        if self.maps is None:
+            return attention(query, key, value)
+        weights = attention_weights(query, key)
+        self.maps.append(weights.detach())
+        return weights.to(value.dtype) @ value
 
 
 class GEGLU(nn.Module):
@@ -98,9 +90,7 @@ class GEGLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, out_channels)."""
         hidden, gate = self.proj(x).chunk(2, dim=-1)
-        gate = F.gelu(gate)
-        # Without gradients no third tensor of this size is needed: it is the largest of Stable Diffusion's UNet.
-        return hidden * gate if torch.is_grad_enabled() else gate.mul_(hidden)
+        return hidden * F.gelu(gate)
 
 
 class FeedForward(nn.Module):
@@ -145,25 +135,15 @@ class TransformerBlock(nn.Module):
         self.ff = feed_forward(channels)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """(B, T, C), (B, S, K) -> (B, T, C); or (B, T, C), (2B, S, K) -> (2B, T, C), see `UNet.forward`."""
-        if self.only_cross_attention:
-            x = repeat_batch(x, len(context))
-            x = x + self.attn1(self.norm1(x), context)
-        else:
-            x = x + self.attn1(self.norm1(x))
-        x = repeat_batch(x, len(context))
+        """(B, T, C), (B, S, K) -> (B, T, C)."""
+        x = x + self.attn1(self.norm1(x), context if self.only_cross_attention else None)
         x = x + self.attn2(self.norm2(x), context)
         return x + self.ff(self.norm3(x))
 
 
-def repeat_batch(x: Tensor, batch: int) -> Tensor:
-    """x (B, ...) as often as it takes to fill the batch, one copy after the other; x itself if it does already."""
-    return x if len(x) == batch else x.repeat(batch // len(x), *[1] * (x.ndim - 1))
-
-
 def pixels_to_tokens(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, H*W, C). Copied once, or each of the norms that follow would copy it again."""
-    return x.flatten(2).transpose(1, 2).contiguous()
+    """(B, C, H, W) -> (B, H*W, C)."""
+    return x.flatten(2).transpose(1, 2)
 
 
 def tokens_to_pixels(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -208,50 +188,7 @@ class SpatialTransformer(nn.Module):
             hidden = tokens_to_pixels(self.proj_out(hidden), x.shape[-2:])
         else:
             hidden = self.proj_out(tokens_to_pixels(hidden, x.shape[-2:]))
-        return repeat_batch(x, len(hidden)) + hidden
-
-
-def transformer_parts(
-    use_linear_projection: bool = False,
-    upcast_attention: bool = False,
-    only_cross_attention: bool = False,
-    **parts: Callable[..., nn.Module],
-) -> Callable[..., nn.Module]:
-    """A SpatialTransformer whose blocks are assembled from the given classes.
-
-    Accepts `spatial_transformer`, `transformer_block`, `attention` and `feed_forward`; what is not given is ours. An
-    option is passed on only if it is on, so that a class need not know the options of models that it is not for.
-
-    Raises:
-        ValueError: a part has another name.
-    """
-    accepted = ("spatial_transformer", "transformer_block", "attention", "feed_forward")
-    if unknown := sorted(set(parts) - set(accepted)):
-        raise ValueError(f"there is no part {', '.join(unknown)}; the transformer's are {', '.join(accepted)}")
-    inner = {name: parts[name] for name in ("attention", "feed_forward") if name in parts}
-    if upcast_attention:
-        inner["attention"] = partial(inner.get("attention", Attention), upcast=True)
-    if only_cross_attention:
-        inner["only_cross_attention"] = True
-    block = partial(parts.get("transformer_block", TransformerBlock), **inner)
-    outer = {"use_linear_projection": True} if use_linear_projection else {}
-    return partial(parts.get("spatial_transformer", SpatialTransformer), transformer_block=block, **outer)
-
-
-@torch.no_grad()
-def remember_text(model: nn.Module, context: Tensor) -> Tensor:
-    """The context (B, S, K), and with it what each cross-attention of `model` makes of it: K and V.
-
-    The text stays the same from the first step to the last, so this needs to be computed only once for a picture: it
-    is 5 % of the bundled UNet's work. What the model learns afterwards is not seen.
-    """
-    context = context.detach()  # another object with the same numbers: the caller's own carries nothing
-    context.keys_values = {
-        module: module.keys_values(context)
-        for name, module in model.named_modules()
-        if isinstance(module, Attention) and name.endswith("attn2")
-    }
-    return context
+        return x + hidden
 
 
 @contextmanager

@@ -12,11 +12,12 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdlearn.config import Config, check_counts, check_groups
 from sdlearn.models.attention import Attention
-from sdlearn.models.blocks import Downsample, ResnetBlock, Upsample, silu
+from sdlearn.models.blocks import Downsample, ResnetBlock, Upsample, check_shape
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,13 @@ class Gaussian:
     mean: Tensor
     logvar: Tensor
 
-    def sample(self, generator: torch.Generator) -> Tensor:
-        """mean + std · noise: the reparameterisation trick (arXiv 1312.6114, section 2.4). `generator` is a CPU one."""
-        noise = torch.randn(self.mean.shape, generator=generator).to(self.mean)
+    def at(self, noise: Tensor) -> Tensor:
+        """mean + std · noise: the reparameterisation trick (arXiv 1312.6114, section 2.4). noise: (B, C, H, W)."""
         return self.mean + (0.5 * self.logvar).exp() * noise
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Latents drawn from the Gaussian, (B, C, H, W). `generator` is one on the CPU."""
+        return self.at(torch.randn(self.mean.shape, generator=generator).to(self.mean))
 
     def mode(self) -> Tensor:
         """The most likely latents: the mean."""
@@ -173,7 +177,7 @@ class Encoder(nn.Module):
         for level in self.down_blocks:
             x = level(x)
         x = self.mid_block(x)
-        return self.conv_out(silu(self.conv_norm_out(x)))
+        return self.conv_out(F.silu(self.conv_norm_out(x)))
 
 
 class Decoder(nn.Module):
@@ -203,11 +207,13 @@ class Decoder(nn.Module):
         x = self.mid_block(self.conv_in(x))
         for level in self.up_blocks:
             x = level(x)
-        return self.conv_out(silu(self.conv_norm_out(x)))
+        return self.conv_out(F.silu(self.conv_norm_out(x)))
 
 
 class Autoencoder(nn.Module):
     """The KL autoencoder. Pictures in [−1, 1]; latents are *unscaled*: the UNet sees them times `scaling_factor`."""
+
+    parts: ClassVar[tuple[str, ...]] = ("resnet_block", "downsample", "upsample", "pixel_attention")
 
     def __init__(
         self,
@@ -235,10 +241,7 @@ class Autoencoder(nn.Module):
         Raises:
             ValueError: the shape is not (B, 3, H, W) with H and W divisible by the factor f.
         """
-        channels, factor = self.config.in_channels, self.config.factor
-        if image.ndim != 4 or image.shape[1] != channels or image.shape[2] % factor or image.shape[3] % factor:
-            accepted = f"(B, {channels}, H, W) with H and W divisible by {factor}"
-            raise ValueError(f"the autoencoder takes {accepted}, not {tuple(image.shape)}")
+        check_shape("the autoencoder", image, self.config.in_channels, self.config.factor)
         mean, logvar = self.quant_conv(self.encoder(image)).chunk(2, dim=1)
         return Gaussian(mean, logvar.clamp(-30, 20))
 
@@ -248,6 +251,5 @@ class Autoencoder(nn.Module):
         Raises:
             ValueError: the shape is not (B, latent_channels, H, W).
         """
-        if latents.ndim != 4 or latents.shape[1] != self.config.latent_channels:
-            raise ValueError(f"the decoder takes (B, {self.config.latent_channels}, H, W), not {tuple(latents.shape)}")
+        check_shape("the decoder", latents, self.config.latent_channels)
         return self.decoder(self.post_quant_conv(latents))

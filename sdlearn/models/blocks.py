@@ -1,16 +1,7 @@
 """The convolutional blocks that the UNet and the autoencoder share."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-
-def silu(x: Tensor) -> Tensor:
-    """SiLU, x · sigmoid(x). Without gradients it overwrites `x`, which saves 5 % of a UNet's time at batch 16.
-
-    So `x` must be something that is read nowhere else: here, what a norm returned.
-    """
-    return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
 class ResnetBlock(nn.Module):
@@ -34,10 +25,10 @@ class ResnetBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         """(B, in, H, W), (B, time_channels) -> (B, out, H, W)."""
-        hidden = self.conv1(silu(self.norm1(x)))
+        hidden = self.conv1(F.silu(self.norm1(x)))
         if time is not None:
             hidden = hidden + self.time_emb_proj(F.silu(time))[:, :, None, None]  # (B, out) -> (B, out, 1, 1)
-        hidden = self.conv2(silu(self.norm2(hidden)))
+        hidden = self.conv2(F.silu(self.norm2(hidden)))
         if hasattr(self, "conv_shortcut"):
             x = self.conv_shortcut(x)
         return x + hidden
@@ -69,3 +60,10 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, 2H, 2W)."""
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+def check_shape(network: str, x: Tensor, channels: int, factor: int = 1) -> None:
+    """Raises ValueError unless x is (B, channels, H, W) with H and W divisible by the factor."""
+    if x.ndim != 4 or x.shape[1] != channels or x.shape[2] % factor or x.shape[3] % factor:
+        divisible = f" with H and W divisible by {factor}" if factor > 1 else ""
+        raise ValueError(f"{network} takes (B, {channels}, H, W){divisible}, not {tuple(x.shape)}")

@@ -57,7 +57,7 @@ class CLIPConfig(Config):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], file: str = "config.json") -> Self:
-        """Read a configuration. In old files `text_config_dict` outdoes `text_config`."""
+        """Read a configuration. In old files `text_config_dict` overrides `text_config`."""
         values = dict(values)
         for key, part in (("text_config", TextConfig), ("vision_config", VisionConfig)):
             tower = {**(values.get(key) or {}), **(values.pop(f"{key}_dict", None) or {})}
@@ -116,6 +116,8 @@ class VisionTransformer(nn.Module):
 
 class CLIP(nn.Module):
     """Both towers, and a linear map from each into one space where a picture lies close to its caption."""
+
+    parts: ClassVar[tuple[str, ...]] = ("text_layer", "vision_layer")
 
     def __init__(
         self,

@@ -68,7 +68,7 @@ class TextConfig(TransformerConfig):
 
     vocab_size: int = 49408
     max_position_embeddings: int = 77
-    bos_token_id: int | None = 49406  # these two the network never reads; they are there for those who read the file
+    bos_token_id: int | None = 49406  # the network reads neither of these two; programs that read the file do
     pad_token_id: int | None = 49407
     eos_token_id: int = 49407  # old files say 2, which is wrong; see TextTransformer.pool
 
@@ -218,6 +218,8 @@ class TextEncoder(nn.Module):
 
     SD 2 reads the penultimate layer of OpenCLIP's 24. Its files in the Diffusers layout hold 23, so skip stays 0.
     """
+
+    parts: ClassVar[tuple[str, ...]] = ("text_layer",)
 
     def __init__(
         self, config: TextConfig | None = None, *, text_layer: Callable[[TransformerConfig], nn.Module] = TextLayer

@@ -7,21 +7,17 @@ UNet2DConditionModel.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdlearn.config import Config, check_groups, is_count
-from sdlearn.models.attention import repeat_batch, transformer_parts
-from sdlearn.models.blocks import Downsample, ResnetBlock, Upsample, silu
-
-
-def is_bool(value: Any) -> bool:
-    return type(value) is bool
+from sdlearn.config import Config, check_counts, check_groups
+from sdlearn.models.attention import Attention, FeedForward, SpatialTransformer, TransformerBlock
+from sdlearn.models.blocks import Downsample, ResnetBlock, Upsample, check_shape
 
 
 @dataclass(frozen=True)
@@ -71,20 +67,12 @@ class UNetConfig(Config):
         levels = len(self.block_out_channels)
         if not levels == len(self.down_block_types) == len(self.up_block_types):
             raise ValueError("block_out_channels, down_block_types and up_block_types must have the same length")
-        counts = ("sample_size", "in_channels", "out_channels", "layers_per_block", "cross_attention_dim")
-        for key in (*counts, "norm_num_groups", "num_class_embeds"):
+        check_counts(self, "sample_size", "in_channels", "out_channels", "layers_per_block", "cross_attention_dim")
+        check_counts(self, "attention_head_dim", *(["num_class_embeds"] if self.num_class_embeds is not None else []))
+        for key in ("attention_head_dim", "only_cross_attention"):
             value = getattr(self, key)
-            if not is_count(value) and not (key == "num_class_embeds" and value is None):
-                raise ValueError(f"{key} = {value!r} is not supported, only one whole number above 0")
-        for key in ("use_linear_projection", "upcast_attention"):
-            if not is_bool(getattr(self, key)):
-                raise ValueError(f"{key} = {getattr(self, key)!r} is not supported, only True or False")
-        for key, fits in (("attention_head_dim", is_count), ("only_cross_attention", is_bool)):
-            value = getattr(self, key)
-            values = value if isinstance(value, tuple) else (value,) * levels
-            if len(values) != levels or not all(fits(one) for one in values):
-                kind = "whole number above 0" if fits is is_count else "True or False"
-                raise ValueError(f"{key} = {value!r} is not supported, only one {kind} for all levels, or {levels}")
+            if isinstance(value, tuple) and len(value) != levels:
+                raise ValueError(f"{key} = {value!r} is not supported, only one value for all levels, or {levels}")
         for key, kinds in (("down_block_types", self.down_block_types), ("up_block_types", self.up_block_types)):
             name = "DownBlock2D" if key.startswith("down") else "UpBlock2D"
             for kind in kinds:
@@ -105,7 +93,7 @@ class UNetConfig(Config):
         return self.attention_head_dim if isinstance(self.attention_head_dim, int) else self.attention_head_dim[level]
 
     def lacks_self_attention(self, level: int) -> bool:
-        """Whether a level's transformers look at the text alone; not true of the middle block."""
+        """Whether a level's transformers look at the text alone. The middle block's never do."""
         lacks = self.only_cross_attention
         return lacks if isinstance(lacks, bool) else lacks[level]
 
@@ -139,16 +127,16 @@ class DownBlock(nn.Module):
 
     def __init__(
         self,
-        channels: Sequence[int],
-        make_resnet: Callable[..., nn.Module],
-        make_attention: Callable[..., nn.Module] | None,
+        in_channels: Sequence[int],
+        out_channels: int,
+        make_resnet: Callable[[int, int], nn.Module],
+        make_transformer: Callable[[], nn.Module] | None,
         downsample: Callable[..., nn.Module] | None,
     ) -> None:
         super().__init__()
-        out_channels = channels[-1]
-        self.resnets = nn.ModuleList(make_resnet(a, b) for a, b in pairwise(channels))
-        if make_attention is not None:
-            self.attentions = nn.ModuleList(make_attention(out_channels) for _ in self.resnets)
+        self.resnets = nn.ModuleList(make_resnet(channels, out_channels) for channels in in_channels)
+        if make_transformer is not None:
+            self.attentions = nn.ModuleList(make_transformer() for _ in self.resnets)
         if downsample is not None:
             self.downsamplers = nn.ModuleList([downsample(out_channels)])
 
@@ -156,7 +144,7 @@ class DownBlock(nn.Module):
         """(B, in, H, W) -> (B, out, H/2, W/2), and every feature map on the way: the skips."""
         skips = []
         for i, resnet in enumerate(self.resnets):
-            x = resnet(x, repeat_batch(time, len(x)))
+            x = resnet(x, time)
             if hasattr(self, "attentions"):
                 x = self.attentions[i](x, context)
             skips.append(x)
@@ -170,17 +158,20 @@ class MiddleBlock(nn.Module):
     """ResnetBlock, transformer, ResnetBlock at the lowest resolution."""
 
     def __init__(
-        self, channels: int, make_resnet: Callable[..., nn.Module], make_attention: Callable[..., nn.Module]
+        self,
+        channels: int,
+        make_resnet: Callable[[int, int], nn.Module],
+        make_transformer: Callable[[], nn.Module],
     ) -> None:
         super().__init__()
         self.resnets = nn.ModuleList([make_resnet(channels, channels), make_resnet(channels, channels)])
-        self.attentions = nn.ModuleList([make_attention(channels)])
+        self.attentions = nn.ModuleList([make_transformer()])
 
     def forward(self, x: Tensor, time: Tensor, context: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        x = self.resnets[0](x, repeat_batch(time, len(x)))
+        x = self.resnets[0](x, time)
         x = self.attentions[0](x, context)
-        return self.resnets[1](x, repeat_batch(time, len(x)))
+        return self.resnets[1](x, time)
 
 
 class UpBlock(nn.Module):
@@ -188,27 +179,24 @@ class UpBlock(nn.Module):
 
     def __init__(
         self,
-        channels: Sequence[int],
-        skip_channels: Sequence[int],
-        make_resnet: Callable[..., nn.Module],
-        make_attention: Callable[..., nn.Module] | None,
+        in_channels: Sequence[int],
+        out_channels: int,
+        make_resnet: Callable[[int, int], nn.Module],
+        make_transformer: Callable[[], nn.Module] | None,
         upsample: Callable[..., nn.Module] | None,
     ) -> None:
         super().__init__()
-        out_channels = channels[-1]
-        ins = [below + skip for below, skip in zip(channels, skip_channels, strict=False)]
-        self.resnets = nn.ModuleList(make_resnet(a, out_channels) for a in ins)
-        if make_attention is not None:
-            self.attentions = nn.ModuleList(make_attention(out_channels) for _ in self.resnets)
+        self.resnets = nn.ModuleList(make_resnet(channels, out_channels) for channels in in_channels)
+        if make_transformer is not None:
+            self.attentions = nn.ModuleList(make_transformer() for _ in self.resnets)
         if upsample is not None:
             self.upsamplers = nn.ModuleList([upsample(out_channels)])
 
     def forward(self, x: Tensor, skips: list[Tensor], time: Tensor, context: Tensor) -> Tensor:
         """(B, in, H, W) -> (B, out, 2H, 2W). Takes its skips from the end of the list."""
         for i, resnet in enumerate(self.resnets):
-            skip = repeat_batch(skips.pop(), len(x))
-            joined = torch.cat([x, skip], dim=1)  # (B, below + skip, H, W)
-            x = resnet(joined, repeat_batch(time, len(x)))
+            x = torch.cat([x, skips.pop()], dim=1)  # (B, below + skip, H, W)
+            x = resnet(x, time)
             if hasattr(self, "attentions"):
                 x = self.attentions[i](x, context)
         if hasattr(self, "upsamplers"):
@@ -216,100 +204,91 @@ class UpBlock(nn.Module):
         return x
 
 
+@dataclass(frozen=True)
+class UNetParts:
+    """The classes that a UNet is assembled from. A learner's own class goes into every place of ours."""
+
+    resnet_block: Callable[..., nn.Module] = ResnetBlock
+    downsample: Callable[..., nn.Module] = Downsample
+    upsample: Callable[..., nn.Module] = Upsample
+    timestep_embedding: Callable[..., nn.Module] = TimestepEmbedding
+    spatial_transformer: Callable[..., nn.Module] = SpatialTransformer
+    transformer_block: Callable[..., nn.Module] = TransformerBlock
+    attention: Callable[..., nn.Module] = Attention
+    feed_forward: Callable[..., nn.Module] = FeedForward
+
+    def transformer(self, config: UNetConfig, level: int, middle: bool = False) -> nn.Module:
+        """A transformer as a level needs it, 0 being the one with the most pixels.
+
+        What is at its default is not passed on: a learner's class need not know the options of other models.
+        """
+        inner, outer = {}, {}
+        if self.attention is not Attention or config.upcast_attention:
+            inner["attention"] = partial(self.attention, upcast=True) if config.upcast_attention else self.attention
+        if self.feed_forward is not FeedForward:
+            inner["feed_forward"] = self.feed_forward
+        if config.lacks_self_attention(level) and not middle:
+            inner["only_cross_attention"] = True
+        if config.use_linear_projection:
+            outer["use_linear_projection"] = True
+        return self.spatial_transformer(
+            config.block_out_channels[level],
+            config.heads(level),
+            config.cross_attention_dim,
+            config.norm_num_groups,
+            transformer_block=partial(self.transformer_block, **inner),
+            **outer,
+        )
+
+
 class UNet(nn.Module):
-    """Stable Diffusion's UNet.
+    """Stable Diffusion's UNet. Keyword arguments swap the classes that it is assembled from: see `UNetParts`."""
 
-    The classes that it is assembled from are keyword arguments: `resnet_block`, `downsample`, `upsample`,
-    `timestep_embedding`, and those of `transformer_parts`. A learner's own class goes into every place of ours.
-    """
+    parts: ClassVar[tuple[str, ...]] = tuple(field.name for field in fields(UNetParts))
 
-    def __init__(
-        self,
-        config: UNetConfig,
-        *,
-        resnet_block: Callable[..., nn.Module] = ResnetBlock,
-        downsample: Callable[..., nn.Module] = Downsample,
-        upsample: Callable[..., nn.Module] = Upsample,
-        timestep_embedding: Callable[..., nn.Module] = TimestepEmbedding,
-        **parts: Callable[..., nn.Module],
-    ) -> None:
+    def __init__(self, config: UNetConfig, **parts: Callable[..., nn.Module]) -> None:
         super().__init__()
         self.config = config
-        # Whether a context may be longer than x, see `forward`. A learner's own transformer may not know of it.
-        self.takes_several_texts = not {"spatial_transformer", "transformer_block"} & parts.keys()
-        widths, groups, layers = config.block_out_channels, config.norm_num_groups, config.layers_per_block
-        time_channels = 4 * widths[0]
-        last = len(widths) - 1
+        part, widths, layers = UNetParts(**parts), config.block_out_channels, config.layers_per_block
+        time_channels, last = 4 * widths[0], len(widths) - 1
 
         def make_resnet(in_channels: int, out_channels: int) -> nn.Module:
-            return resnet_block(in_channels, out_channels, time_channels, groups, 1e-5)
+            return part.resnet_block(in_channels, out_channels, time_channels, config.norm_num_groups, eps=1e-5)
 
-        def make_attention(level: int, middle: bool = False) -> Callable[[int], nn.Module]:
-            transformer = transformer_parts(
-                use_linear_projection=config.use_linear_projection,
-                upcast_attention=config.upcast_attention,
-                only_cross_attention=config.lacks_self_attention(level) and not middle,
-                **parts,
-            )
-            return lambda channels: transformer(channels, config.heads(level), config.cross_attention_dim, groups)
+        def transformers(level: int, kind: str) -> Callable[[], nn.Module] | None:
+            return partial(part.transformer, config, level) if kind.startswith("CrossAttn") else None
 
         self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
-        self.time_embedding = timestep_embedding(widths[0], time_channels)
+        self.time_embedding = part.timestep_embedding(widths[0], time_channels)
         if config.num_class_embeds is not None:
             self.class_embedding = nn.Embedding(config.num_class_embeds, time_channels)
 
         self.down_blocks = nn.ModuleList()
         skips = [widths[0]]  # the channels of every skip, in the order in which the way down makes them
-        for level, width in enumerate(widths):
-            attends = config.down_block_types[level].startswith("CrossAttn")
-            channels = [skips[-1]] + [width] * layers
-            self.down_blocks.append(
-                DownBlock(
-                    channels,
-                    make_resnet,
-                    make_attention(level) if attends else None,
-                    downsample if level < last else None,
-                )
-            )
-            skips += [width] * (layers + (level < last))
+        for level, (width, kind) in enumerate(zip(widths, config.down_block_types, strict=True)):
+            channels = [skips[-1]] + [width] * (layers - 1)  # into each ResnetBlock
+            downsample = part.downsample if level < last else None
+            self.down_blocks.append(DownBlock(channels, width, make_resnet, transformers(level, kind), downsample))
+            skips += [width] * (layers if downsample is None else layers + 1)
 
-        self.mid_block = MiddleBlock(widths[-1], make_resnet, make_attention(last, middle=True))
+        self.mid_block = MiddleBlock(widths[-1], make_resnet, partial(part.transformer, config, last, middle=True))
 
         self.up_blocks = nn.ModuleList()
-        below = widths[-1]
-        for level, kind in zip(reversed(range(len(widths))), config.up_block_types, strict=True):
-            width = widths[level]
-            channels = [below] + [width] * layers  # what comes from below into each of the layers + 1 ResnetBlocks
-            taken = [skips.pop() for _ in range(layers + 1)]
-            attends = make_attention(level) if kind.startswith("CrossAttn") else None
-            self.up_blocks.append(UpBlock(channels, taken, make_resnet, attends, upsample if level > 0 else None))
+        below = widths[-1]  # the channels of what comes from below; joined to a skip's: 640 + 320 = 960
+        for level, kind in zip(range(last, -1, -1), config.up_block_types, strict=True):
+            channels, width = [below + skips.pop()], widths[level]
+            channels += [width + skips.pop() for _ in range(layers)]
+            upsample = part.upsample if level > 0 else None
+            self.up_blocks.append(UpBlock(channels, width, make_resnet, transformers(level, kind), upsample))
             below = width
 
-        self.conv_norm_out = nn.GroupNorm(groups, widths[0], eps=1e-5)
+        self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, widths[0], eps=1e-5)
         self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
-
-    def check_labels(self, class_labels: Tensor | None, batch: int) -> None:
-        """Raises ValueError unless they are (B,) whole numbers below num_class_embeds, or None where that is None.
-
-        How high they are is looked at on the CPU alone: elsewhere every step would wait for the device.
-        """
-        classes = self.config.num_class_embeds
-        if (classes is None) != (class_labels is None):
-            raise ValueError(f"class_labels must be given exactly if num_class_embeds is set: {class_labels=}")
-        if class_labels is None:
-            return
-        if class_labels.shape != (batch,):
-            raise ValueError(f"class_labels must have the shape ({batch},), not {tuple(class_labels.shape)}")
-        if class_labels.dtype not in (torch.int64, torch.int32):
-            raise ValueError(f"class_labels are {class_labels.dtype}; accepted are whole numbers, torch.int64 or int32")
-        if class_labels.device.type == "cpu" and not all(0 <= label < classes for label in class_labels.tolist()):
-            raise ValueError(f"class_labels = {class_labels.tolist()}, must be from 0 to {classes - 1}")
 
     def embed_time(self, x: Tensor, t: Tensor | float, class_labels: Tensor | None) -> Tensor:
         """What the ResnetBlocks are told of the time, and of the class if there is one. -> (B, time_channels)."""
         t = torch.as_tensor(t, device=x.device).expand(len(x))  # (B,)
         time = self.time_embedding(timestep_embedding(t, self.config.block_out_channels[0]).to(x.dtype))
-        self.check_labels(class_labels, len(x))
         return time if class_labels is None else time + self.class_embedding(class_labels)
 
     def forward(
@@ -331,22 +310,11 @@ class UNet(nn.Module):
             class_labels: (B,) whole numbers below `num_class_embeds`, where that is set: the upscaler's noise level.
             residuals: what a ControlNet adds to each skip, and to the middle block's output.
 
-        With a context of (2B, T, cross_attention_dim) the result is that of x twice, (2B, out_channels, H, W), but what
-        comes before the first look at the text is computed once: 5 % of the bundled UNet's work, where guidance asks
-        for the same x with and without words. residuals then are of 2B.
-
         Raises:
-            ValueError: a shape does not fit.
+            ValueError: a shape does not fit, or class_labels are missing, of no use, or out of range.
         """
-        config, factor = self.config, 2 ** (len(self.down_blocks) - 1)
-        if x.ndim != 4 or x.shape[1] != config.in_channels or x.shape[2] % factor or x.shape[3] % factor:
-            accepted = f"(B, {config.in_channels}, H, W) with H and W divisible by {factor}"
-            raise ValueError(f"the UNet takes {accepted}, not {tuple(x.shape)}")
-        if context.ndim != 3 or len(context) % max(len(x), 1) or context.shape[2] != config.cross_attention_dim:
-            accepted = f"({len(x)}, T, {config.cross_attention_dim})"
-            raise ValueError(f"the UNet takes a context of shape {accepted}, not {tuple(context.shape)}")
-
-        time = self.embed_time(x, t, class_labels)
+        check_inputs(self.config, x, context, class_labels)
+        time = self.embed_time(x, t, class_labels)  # (B, time_channels)
         x = self.conv_in(x)  # (B, 4, H, W) -> (B, C, H, W)
         skips = [x]
         for block in self.down_blocks:
@@ -354,8 +322,30 @@ class UNet(nn.Module):
             skips += new
         x = self.mid_block(x, time, context)
         if residuals is not None:
-            skips = [repeat_batch(skip, len(x)) + residual for skip, residual in zip(skips, residuals[0], strict=True)]
+            skips = [skip + residual for skip, residual in zip(skips, residuals[0], strict=True)]
             x = x + residuals[1]
         for block in self.up_blocks:
             x = block(x, skips, time, context)
-        return self.conv_out(silu(self.conv_norm_out(x)))  # (B, C, H, W) -> (B, 4, H, W)
+        return self.conv_out(F.silu(self.conv_norm_out(x)))  # (B, C, H, W) -> (B, 4, H, W)
+
+
+def check_inputs(config: UNetConfig, x: Tensor, context: Tensor, class_labels: Tensor | None) -> None:
+    """Raises ValueError unless the UNet of this configuration takes them.
+
+    How high labels are is looked at on the CPU alone: elsewhere every step would wait for the device.
+    """
+    check_shape("the UNet", x, config.in_channels, 2 ** (len(config.block_out_channels) - 1))
+    if context.ndim != 3 or len(context) != len(x) or context.shape[2] != config.cross_attention_dim:
+        accepted = f"({len(x)}, T, {config.cross_attention_dim})"
+        raise ValueError(f"the UNet takes a context of shape {accepted}, not {tuple(context.shape)}")
+    classes = config.num_class_embeds
+    if (classes is None) != (class_labels is None):
+        raise ValueError(f"class_labels must be given exactly if num_class_embeds is set: {class_labels=}")
+    if class_labels is None:
+        return
+    if class_labels.shape != (len(x),):
+        raise ValueError(f"class_labels must have the shape ({len(x)},), not {tuple(class_labels.shape)}")
+    if class_labels.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"class_labels are {class_labels.dtype}; accepted are whole numbers, torch.int64 or int32")
+    if class_labels.device.type == "cpu" and not all(0 <= label < classes for label in class_labels.tolist()):
+        raise ValueError(f"class_labels = {class_labels.tolist()}, must be from 0 to {classes - 1}")

@@ -55,7 +55,7 @@ class AutoencoderObjective(nn.Module):
     def forward(self, image: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """(B, 3, H, W) in [−1, 1], noise of the latents' shape."""
         gaussian = self.autoencoder.encode(image)
-        latents = gaussian.mean + (0.5 * gaussian.logvar).exp() * noise
+        latents = gaussian.at(noise)
         difference = self.autoencoder.decode(latents).float() - image
         mse = difference.square().mean()
         kl = gaussian.kl().float().mean() / latents[0].numel()

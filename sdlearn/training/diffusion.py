@@ -25,6 +25,7 @@ from sdlearn.pictures import to_unit
 from sdlearn.storage.files import atomic_write, write_json
 from sdlearn.storage.folder import load_part, save_part
 from sdlearn.tokenizer import Tokenizer
+from sdlearn.training.attention import OpenAttention
 from sdlearn.training.loop import TrainConfig, generator_for, processes
 
 SAMPLE_PROMPTS = (
@@ -169,10 +170,10 @@ class DiffusionTask:
         self.autoencoder = load_part(Path(parts.autoencoder) / "vae", Autoencoder, AutoencoderConfig)
         self.schedule = Schedule(recipe.schedule)
         if recipe.model is None:
-            self.unet = load_part(Path(parts.init) / "unet", UNet, UNetConfig)
+            self.unet = load_part(Path(parts.init) / "unet", UNet, UNetConfig, attention=OpenAttention)
         else:
             torch.manual_seed(self.seed)  # the first weights
-            self.unet = UNet(recipe.model)
+            self.unet = UNet(recipe.model, attention=OpenAttention)
             nn.init.zeros_(self.unet.conv_out.weight)  # the first prediction is 0: the mean of every target
         self.objective = DiffusionObjective(self.unet, self.schedule)
         self.pool = self.load_pool(folder / "pool.safetensors", recipe.data.pool_size)

@@ -1,8 +1,14 @@
 """Pictures out: ranges, grids, files; and what the lessons show."""
 
 import base64
+import importlib
+import inspect
 import io
+import pkgutil
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import ipywidgets
 import numpy as np
@@ -10,8 +16,9 @@ import pytest
 import torch
 from PIL import Image, ImageFont
 
+import sdlearn
 from sdlearn.lessons import show
-from sdlearn.pictures import captioned_grid, image_grid, save_image_grid, to_images
+from sdlearn.pictures import captioned_grid, image_grid, save_image_grid, to_images, wrap
 from sdlearn.pipeline import StableDiffusion
 from sdlearn.storage.load import load
 
@@ -83,7 +90,7 @@ def test_a_long_caption_stays_on_the_sheet() -> None:
     sheet = np.asarray(captioned_grid([Image.new("RGB", (64, 64))], ["word " * 50], side=128))
     assert (sheet[-12:] == 255).all() and (sheet[:, -12:] == 255).all()
     font = ImageFont.load_default(11)
-    lines = show.wrap("one two incomprehensibilities", font, 60).split("\n")
+    lines = wrap("one two incomprehensibilities", font, 60).split("\n")
     assert lines == ["one two", "incomprehensibilities"]
 
 
@@ -93,10 +100,51 @@ def test_every_picture_needs_a_caption(count: int, captions: list[str]) -> None:
         captioned_grid([Image.new("RGB", (4, 4))] * count, captions)
 
 
+@cache
+def double(x):
+    """One line.
+
+    And another.
+    """
+    return x * 2  # kept
+
+
+class Documented:
+    """Words."""
+
+    number = 1
+
+    def only_words(self):
+        """Nothing else."""
+
+    def plain(self):
+        return 2
+
+
+def functions(package: ModuleType) -> Iterator[Callable]:
+    """Every function and method that the modules of a package define."""
+    for _, name, _ in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+        module = importlib.import_module(name)
+        for owner in (module, *(one for one in vars(module).values() if inspect.isclass(one))):
+            for one in vars(owner).values():
+                one = inspect.unwrap(getattr(one, "__func__", one)) if callable(one) else one
+                if inspect.isfunction(one) and one.__module__ == name and one.__code__.co_filename == module.__file__:
+                    yield one
+
+
+@pytest.mark.parametrize("package", [sdlearn.diffusion, sdlearn.models], ids=lambda package: package.__name__)
+def test_all_that_a_reader_walks_through_can_be_shown(package: ModuleType) -> None:
+    shown = [show.source(one) for one in functions(package)]
+    assert len(shown) > 20
+
+
 def test_source() -> None:
-    assert show.source(show.to_png).startswith("def to_png(image")
-    method = show.source(StableDiffusion.decode)
-    assert method.startswith("@torch.no_grad()\ndef decode(self") and method.endswith("clamp(-1, 1)")
+    function = show.source(double)
+    assert function == "@cache\ndef double(x):\n    return x * 2  # kept"
+    assert show.whole_source(double).count('"""') == 2
+    assert show.source(Documented).split("\n")[:2] == ["class Documented:", "    number = 1"]
+    assert show.source(Documented.only_words) == show.whole_source(Documented.only_words)
+    assert show.source(Documented.plain) == "def plain(self):\n    return 2"
     assert show.whole_source(StableDiffusion).startswith("class StableDiffusion")
     with pytest.raises(ValueError, match=r"StableDiffusion has \d+ lines, more than 40"):
         show.source(StableDiffusion)

@@ -1,5 +1,6 @@
 """The parts of Stable Diffusion 1.5 at full size, numerically. Takes minutes and gigabytes: run by `make test-full`.
 
+In float32 where float64 would take more than ten gigabytes: the UNet and CLIP.
 One part at a time, and both sides hold the same tensors, so that the weights lie in memory once.
 """
 
@@ -59,9 +60,9 @@ def normal(*shape: int, seed: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def assert_equal(name: str, ours: Tensor, reference: Tensor, against: str, bound: float = 1e-5) -> None:
+def assert_equal(name: str, ours: Tensor, reference: Tensor, against: str) -> None:
     assert 0.1 < reference.std() < 10
-    assert_parity(name, ours, reference, bound, against=against)
+    assert_parity(name, ours, reference, against=against)
 
 
 def test_unet() -> None:
@@ -82,16 +83,16 @@ def test_unet() -> None:
         (out if model is ours else out.sample).square().mean().backward()
         sides.append([leaf.grad / leaf.grad.std() for leaf in leaves])
     for mine, theirs in zip(*sides, strict=True):
-        assert_equal(f"{name}, gradients", mine, theirs, against, 1e-4)
+        assert_equal(f"{name}, gradients", mine, theirs, against)
 
 
 def test_autoencoder() -> None:
-    ours = initialize_(Autoencoder(AutoencoderConfig()))
+    ours = initialize_(Autoencoder(AutoencoderConfig()).double())
     with torch.device("meta"):
         reference = AutoencoderKL.from_config(AutoencoderConfig().to_dict())
     reference.eval().load_state_dict(ours.state_dict(), strict=True, assign=True)
     name, against = "autoencoder, SD, full size", "AutoencoderKL"
-    image, latents = normal(1, 3, 256, 384, seed=1).clamp(-1, 1), normal(1, 4, 48, 32, seed=2)
+    image, latents = normal(1, 3, 256, 384, seed=1).clamp(-1, 1).double(), normal(1, 4, 48, 32, seed=2).double()
     with torch.no_grad():
         mine, theirs = ours.encode(image), reference.encode(image).latent_dist
         assert_equal(f"{name}, encoder", mine.mean, theirs.mean, against)
@@ -100,7 +101,7 @@ def test_autoencoder() -> None:
     image = image[:, :, :64, :96]
     ours.decode(ours.encode(image).mode()).square().mean().backward()
     reference.decode(reference.encode(image).latent_dist.mode()).sample.square().mean().backward()
-    assert_gradients(ours, reference, 1e-4, name=f"{name}, gradients", against=against)
+    assert_gradients(ours, reference, name=f"{name}, gradients", against=against)
 
 
 def test_clip() -> None:
@@ -120,4 +121,4 @@ def test_clip() -> None:
     assert_equal(f"{name}, text features", texts, theirs[1], against)
     for features in ((images, texts), theirs):
         (features[0].square().mean() + features[1].square().mean()).backward()
-    assert_gradients(ours, reference, 1e-4, name=f"{name}, gradients", against=against)
+    assert_gradients(ours, reference, name=f"{name}, gradients", against=against)
