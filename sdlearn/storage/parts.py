@@ -8,22 +8,12 @@ from sdlearn.models.autoencoder import Autoencoder
 from sdlearn.models.text import TextEncoder
 from sdlearn.models.unet import UNet
 
-# A bridge: what each class takes, where it doesn't yet say so itself.
-BLOCKS = {
-    UNet: (
-        *("resnet_block", "downsample", "upsample", "timestep_embedding"),
-        *("spatial_transformer", "transformer_block", "attention", "feed_forward"),
-    ),
-    Autoencoder: ("resnet_block", "downsample", "upsample", "pixel_attention"),
-    TextEncoder: ("text_layer",),
-}
-
 
 def list_parts() -> dict[str, tuple[str, ...]]:
     """PARTS: the blocks that each network class takes, the samplers' loops, and what the pipeline is made of."""
     places: dict[str, tuple[str, ...]] = {}
     for place, network in (("unet", UNet), ("autoencoder", Autoencoder), ("text_encoder", TextEncoder)):
-        for name in getattr(network, "parts", BLOCKS[network]):
+        for name in network.parts:
             places[name] = (*places.get(name, ()), place)
     places |= dict.fromkeys(SAMPLERS, ("samplers",))
     return places | {
