@@ -217,8 +217,7 @@ class StableDiffusion:
             ValueError: the shape doesn't fit, or the latents are no floats, or hold NaN or infinity.
         """
         check_floats("latents", latents, "(B, C, H, W)")
-        scaled = latents.to(self.device, self.dtype) / self.autoencoder.config.scaling_factor
-        return self.autoencoder.decode(scaled).float().clamp(-1, 1)
+        return decode_latents(self.autoencoder, latents.to(self.device, self.dtype)).float().clamp(-1, 1)
 
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
@@ -228,8 +227,7 @@ class StableDiffusion:
             ValueError: the shape is another, H or W is not divisible by f, the pictures are no floats, or not finite.
         """
         check_floats("pictures", image, "(B, 3, H, W) from −1 to 1")
-        gaussian = self.autoencoder.encode(image.to(self.device, self.dtype))
-        return gaussian.mode().float() * self.autoencoder.config.scaling_factor
+        return encode_pictures(self.autoencoder, image.to(self.device, self.dtype)).float()
 
     def sample(
         self,
@@ -523,3 +521,27 @@ def read_defaults(file: Path) -> Defaults | None:
 def read_card(folder: Path) -> str | None:
     """The text of a model's card, or None."""
     return (folder / "README.md").read_text(encoding="utf-8") if (folder / "README.md").is_file() else None
+
+
+def encode_pictures(
+    autoencoder: Autoencoder, pictures: Tensor, generator: torch.Generator | list[torch.Generator] | None = None
+) -> Tensor:
+    """Pictures (B, 3, H, W) in [−1, 1] to latents (B, C, H/f, W/f), scaled to a standard deviation of about 1.
+
+    They are the most likely ones, or with a generator a sample of those that are likely; a list has one generator for
+    each picture, which then depends on no other. This is the only place where the scaling factor goes in.
+    """
+    if isinstance(generator, list):
+        alone = zip(pictures.split(1), generator, strict=True)
+        return torch.cat([encode_pictures(autoencoder, one, its) for one, its in alone])
+    gaussian = autoencoder.encode(pictures)
+    latents = gaussian.mode() if generator is None else gaussian.sample(generator)
+    return latents * autoencoder.config.scaling_factor
+
+
+def decode_latents(autoencoder: Autoencoder, latents: Tensor) -> Tensor:
+    """Scaled latents (B, C, H/f, W/f) to pictures (B, 3, H, W) in about [−1, 1], not clipped.
+
+    This is the only place where the scaling factor goes out.
+    """
+    return autoencoder.decode(latents / autoencoder.config.scaling_factor)
