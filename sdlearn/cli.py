@@ -255,7 +255,6 @@ class Kind(StrEnum):
 
     CLIP = "clip"
     AUTOENCODER = "autoencoder"
-    DECODER = "decoder"
     DIFFUSION = "diffusion"
 
 
@@ -267,27 +266,27 @@ def train(
 ) -> None:
     """Train a network by a recipe. The finished network is in OUTPUT/model."""
     try:
-        from sdlearn.training import loop
+        from sdlearn.training.loop import processes
+        from sdlearn.training.run import read_recipe, run
     except ModuleNotFoundError as error:
         raise RuntimeError(f"training needs {error.name}: pip install 'sdlearn[train]'") from error
     match kind:
         case Kind.CLIP:
             from sdlearn.training.clip import CLIPRecipe as Recipe
             from sdlearn.training.clip import CLIPTask as Task
-        case Kind.AUTOENCODER | Kind.DECODER:
+        case Kind.AUTOENCODER:
             from sdlearn.training.autoencoder import AutoencoderRecipe as Recipe
             from sdlearn.training.autoencoder import AutoencoderTask as Task
         case Kind.DIFFUSION:
             from sdlearn.training.diffusion import DiffusionRecipe as Recipe
             from sdlearn.training.diffusion import DiffusionTask as Task
 
-    values = read_table(Recipe, loop.read_recipe(recipe), str(recipe))
+    values = read_table(Recipe, read_recipe(recipe), str(recipe))
     task = Task(values, output) if kind == Kind.DIFFUSION else Task(values)  # its latents are stored in the folder
-    loop.train(task, values.training, output)
-    processes = loop.processes()
-    if processes.is_main_process:
+    run(task, values.training, output)
+    if processes().is_main_process:
         print(output / "model")
-    processes.destroy_process_group()
+    processes().destroy_process_group()
 
 
 @app.command()
@@ -332,8 +331,8 @@ def evaluate(
     if card is not None:
         from sdlearn.evaluation.card import write_card
 
-        recipes = Path(__file__).parent / "training" / "recipes"
-        runs = {k.value: (recipes / f"{k}.toml", card / k / "log.csv") for k in Kind if (card / k).is_dir()}
+        recipes = sorted((Path(__file__).parent / "training" / "recipes").glob("*.toml"))
+        runs = {file.stem: (file, card / file.stem / "log.csv") for file in recipes if (card / file.stem).is_dir()}
         write_card(model or os.environ.get("SDLEARN_MODEL") or BUNDLED, report, runs)
 
 

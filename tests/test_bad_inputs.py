@@ -44,7 +44,7 @@ from sdlearn.tokenizer import Tokenizer, train_bpe
 from sdlearn.training.autoencoder import AutoencoderRecipe
 from sdlearn.training.clip import CLIPRecipe
 from sdlearn.training.diffusion import DiffusionRecipe
-from sdlearn.training.loop import read_recipe
+from sdlearn.training.run import read_recipe
 
 # The tiny model has latents of 4 channels, 4 pixels wide each; its UNet halves them twice, so pictures come in 16s.
 NAN, INF = float("nan"), float("inf")
@@ -773,7 +773,7 @@ COMMANDS: list[tuple[str, int, str]] = [
     (
         "train painter --recipe a.toml --output run",
         2,
-        "'painter' is not one of 'clip', 'autoencoder', 'decoder', 'diffusion'",
+        "'painter' is not one of 'clip', 'autoencoder', 'diffusion'",
     ),
     ("train clip --output run", 2, "Missing option '--recipe'"),
     ("train clip --recipe none.toml --output run", 1, r"no recipe at none\.toml"),
@@ -787,7 +787,11 @@ COMMANDS: list[tuple[str, int, str]] = [
         r"key\.toml: training: epochs = 1 is not known, only steps",
     ),
     ("train autoencoder --recipe type.toml --output run", 1, r"type\.toml: training: seed = '1' .*only whole numbers"),
-    ("train decoder --recipe loss.toml --output run", 1, r"loss\.toml: loss: kl_weight = 'x' .*only finite numbers"),
+    (
+        "train autoencoder --recipe loss.toml --output run",
+        1,
+        r"loss\.toml: loss: kl_weight = 'x' .*only finite numbers",
+    ),
     ("train autoencoder --recipe model.toml --output run", 1, r"model: latent_chanels = 4 is not known, only in_chan"),
     ("assemble none --output new", 1, r"none.clip.model.tokenizer needs vocab\.json and merges\.txt"),
     ("assemble none --output new --steps 0", 2, "Invalid value for '--steps': .*1"),

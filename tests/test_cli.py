@@ -314,8 +314,9 @@ class TestTrain:
         assert message in run.fails("train", kind, "--recipe", "a.toml", "--output", "runs/a")
 
     def test_missing_package_is_named(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.delitem(sys.modules, "sdlearn.training.loop", raising=False)
-        monkeypatch.delattr(sdlearn.training, "loop", raising=False)
+        for name in ("loop", "run"):
+            monkeypatch.delitem(sys.modules, f"sdlearn.training.{name}", raising=False)
+            monkeypatch.delattr(sdlearn.training, name, raising=False)
         monkeypatch.setitem(sys.modules, "accelerate", None)
         assert "pip install 'sdlearn[train]'" in run.fails("train", "clip", "--recipe", "a.toml", "--output", "runs/a")
 

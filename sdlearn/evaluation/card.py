@@ -9,7 +9,7 @@ from safetensors import safe_open
 from sdlearn.data import COLORS, HELD_OUT_SUBJECTS, SUBJECTS
 from sdlearn.evaluation.scores import Report
 from sdlearn.storage.files import atomic_write, read_json
-from sdlearn.training.loop import read_recipe
+from sdlearn.training.run import read_recipe
 
 PARTS = {
     "text_encoder": "text encoder",

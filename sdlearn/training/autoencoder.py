@@ -1,39 +1,43 @@
 """Training the autoencoder: give the picture back, from latents that stay near a standard Gaussian."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sdlearn.data import Scenes
-from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
+from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig, Gaussian
 from sdlearn.pictures import to_unit
 from sdlearn.storage.folder import load_part, save_part
-from sdlearn.training.loop import TrainConfig, generator_for
+from sdlearn.training.loop import TrainConfig, checksum, generator_for
 
 
 @dataclass(frozen=True)
 class AutoencoderLoss:
-    """The `[loss]` table."""
+    """The `[loss]` table. The squared error dwells on edges, where errors are large; the absolute one on plain colour."""
 
     kl_weight: float
+    mse_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.kl_weight >= 0:
-            raise ValueError(f"kl_weight must be at least 0, not {self.kl_weight}")
+        for name in ("kl_weight", "mse_weight"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
 class AutoencoderParts:
-    """The `[parts]` table: `init` is a model folder whose autoencoder's decoder learns further."""
+    """The `[parts]` table: `init` is a model folder whose autoencoder learns further, or only its decoder."""
 
     init: str
+    freeze_encoder: bool = False
 
 
 @dataclass(frozen=True)
 class AutoencoderRecipe:
-    """The tables of an autoencoder's or a decoder's recipe: one of `[model]` and `[parts]`, the other two always."""
+    """The tables of an autoencoder's recipe: one of `[model]` and `[parts]`, the other two always."""
 
     training: TrainConfig
     loss: AutoencoderLoss
@@ -45,51 +49,64 @@ class AutoencoderRecipe:
             raise ValueError("there must be one of the tables model and parts")
 
 
-class AutoencoderObjective(nn.Module):
-    """|x − x̂| + (x − x̂)² + kl_weight · KL, each a mean over its numbers. The KL: arXiv 2112.10752, section 3.1."""
+class Reconstruction(nn.Module):
+    """A picture through the encoder and back through the decoder, in one call."""
 
-    def __init__(self, autoencoder: Autoencoder, kl_weight: float) -> None:
+    def __init__(self, autoencoder: Autoencoder) -> None:
         super().__init__()
-        self.autoencoder, self.kl_weight = autoencoder, kl_weight
+        self.autoencoder = autoencoder
 
-    def forward(self, image: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """(B, 3, H, W) in [−1, 1], noise of the latents' shape."""
+    def forward(self, image: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, 3, H, W) in [−1, 1] and (B, C, H/f, W/f) -> another picture, and the latents' mean and log-variance."""
         gaussian = self.autoencoder.encode(image)
-        latents = gaussian.at(noise)
-        difference = self.autoencoder.decode(latents).float() - image
-        mse = difference.square().mean()
-        kl = gaussian.kl().float().mean() / latents[0].numel()
-        loss = difference.abs().mean() + mse + self.kl_weight * kl
-        return loss, {"psnr": 10 * torch.log10(4 / mse.detach()), "kl": kl.detach()}
+        return self.autoencoder.decode(gaussian.at(noise)), gaussian.mean, gaussian.logvar
 
 
 class AutoencoderTask:
-    """The autoencoder on scenes, as the recipe's `[model]` says.
+    """The autoencoder on scenes: a new one as the recipe's `[model]` says, or that of the folder `init` in `[parts]`.
 
-    A recipe without `[model]` has `[parts]`, where `init` names a model folder. Training goes on with its decoder and
-    leaves the encoder as it is: latents stay what they were, so a UNet that learned them need not learn again.
+    With `freeze_encoder` only the decoder learns. Latents stay what they were, so a UNet that learned them need not
+    learn again.
     """
 
     def __init__(self, recipe: AutoencoderRecipe) -> None:
         self.seed, self.batch_size = recipe.training.seed, recipe.training.batch_size
+        self.weights = recipe.loss
         if recipe.model is not None:
             torch.manual_seed(self.seed)  # the first weights
             self.autoencoder = Autoencoder(recipe.model)
         else:
             self.autoencoder = load_part(Path(recipe.parts.init) / "vae", Autoencoder, AutoencoderConfig)
-            self.autoencoder.encoder.requires_grad_(False)
-            self.autoencoder.quant_conv.requires_grad_(False)
-        self.objective = AutoencoderObjective(self.autoencoder, recipe.loss.kl_weight)
+        self.settings: dict[str, Any] = {"loss": asdict(recipe.loss), "model": asdict(self.autoencoder.config)}
+        if recipe.parts is not None:
+            self.settings |= {"freeze_encoder": recipe.parts.freeze_encoder}
+            self.settings |= {"checksum of init": checksum(self.autoencoder)[:12]}
+        self.encoder_learns = recipe.parts is None or not recipe.parts.freeze_encoder
+        self.autoencoder.requires_grad_(True)
+        self.autoencoder.encoder.requires_grad_(self.encoder_learns)
+        self.autoencoder.quant_conv.requires_grad_(self.encoder_learns)
+        self.network = Reconstruction(self.autoencoder)
         self.scenes = Scenes(self.seed)
 
-    def batch(self, step: int, rows: slice) -> dict[str, Tensor]:
-        indices = range(step * self.batch_size, (step + 1) * self.batch_size)
-        image = torch.stack([self.scenes[index].image for index in indices[rows]])
+    def loss(self, network: nn.Module, step: int, rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
+        """|x − x̂| + mse_weight · (x − x̂)² + kl_weight · KL, each a mean over its numbers.
+
+        The KL: arXiv 2112.10752, section 3.1.
+        """
+        indices = range(step * self.batch_size, (step + 1) * self.batch_size)[rows]
+        image = to_unit(torch.stack([self.scenes[index].image for index in indices]))  # (B, 3, H, W)
         config = self.autoencoder.config
         side = image.shape[-1] // config.factor
         shape = (self.batch_size, config.latent_channels, side, side)
-        noise = torch.randn(shape, generator=generator_for(self.seed, step))
-        return {"image": to_unit(image), "noise": noise[rows]}
+        noise = torch.randn(shape, generator=generator_for(self.seed, step))[rows]
+        device = next(network.parameters()).device
+        image, noise = image.to(device), noise.to(device)
+
+        again, mean, logvar = network(image, noise)
+        mse = (again - image).square().mean()
+        kl = Gaussian(mean, logvar).kl().mean() / mean[0].numel()
+        loss = (again - image).abs().mean() + self.weights.mse_weight * mse + self.weights.kl_weight * kl
+        return loss, {"psnr": 10 * torch.log10(4 / mse.detach()), "kl": kl.detach()}
 
     def samples(self) -> Tensor:
         """Pairs of held-out scenes: the original above its reconstruction."""
@@ -101,7 +118,7 @@ class AutoencoderTask:
     def save(self, folder: Path) -> None:
         """Write `vae/`, with the measured scaling factor: 1 / std of the latents (arXiv 2112.10752, appendix G)."""
         config = self.autoencoder.config
-        if self.autoencoder.quant_conv.weight.requires_grad:
+        if self.encoder_learns:
             config = replace(config, scaling_factor=measure_scaling_factor(self.autoencoder, self.scenes))
         save_part(folder / "vae", config, self.autoencoder.state_dict())
 

@@ -1,6 +1,6 @@
 """Training CLIP: a text tower and an image tower that agree on which caption belongs to which scene."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,23 +60,16 @@ class GatheredRows(torch.autograd.Function):
         return state.num_processes * gradient[first : first + ctx.count]
 
 
-class CLIPObjective(nn.Module):
-    """The contrastive loss: the pictures and captions of all processes are compared with each other.
-
-    Equal captions are neither right nor wrong pairs.
-    """
+class Towers(nn.Module):
+    """Both of CLIP's towers in one call."""
 
     def __init__(self, clip: CLIP) -> None:
         super().__init__()
         self.clip = clip
 
-    def forward(self, image: Tensor, ids: Tensor, said: Tensor, true: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """(B, 3, H, W) in [−1, 1], (B, T); the numbers of each scene's caption, (B,), and of all true ones, (B, K)."""
-        image_features = GatheredRows.apply(self.clip.encode_image(image).float())
-        text_features = GatheredRows.apply(self.clip.encode_text(ids).float())
-        same = (gather(true)[:, None] == gather(said)[:, None]).any(dim=-1)  # (B, B): is caption j true of scene i?
-        loss = contrastive_loss(image_features, text_features, self.clip.logit_scale, same)
-        return loss, {"logit_scale": self.clip.logit_scale.detach().exp()}
+    def forward(self, image: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, 3, H, W) in [−1, 1] and (B, T) -> the features of both, (B, P), and the logarithm of their scale."""
+        return self.clip.encode_image(image), self.clip.encode_text(ids), self.clip.logit_scale
 
 
 class CLIPTask:
@@ -92,19 +85,31 @@ class CLIPTask:
         text = replace(recipe.model.text_config, vocab_size=vocabulary, **ids)
         torch.manual_seed(self.seed)  # the first weights
         self.clip = CLIP(replace(recipe.model, text_config=text))
-        self.objective = CLIPObjective(self.clip)
+        self.network = Towers(self.clip)
+        self.settings = {"tokenizer": asdict(recipe.tokenizer), "model": asdict(recipe.model)}
         self.scenes = Scenes(self.seed)
 
-    def batch(self, step: int, rows: slice) -> dict[str, Tensor]:
+    def loss(self, towers: nn.Module, step: int, rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
+        """The contrastive loss: the pictures and captions of all processes are compared with each other.
+
+        Captions that are true of a scene, but not its own, are neither right nor wrong.
+        """
         indices = range(step * self.batch_size, (step + 1) * self.batch_size)[rows]
         scenes = [self.scenes[index] for index in indices]
+        image = to_unit(torch.stack([scene.image for scene in scenes]))  # (B, 3, H, W)
         ids = self.tokenizer([scene.caption for scene in scenes])  # (B, 77)
         # The mask is causal and the loss reads the first end-of-text token, so what comes after it changes nothing.
         ids = ids[:, : int((ids == ids[:, -1:]).int().argmax(dim=1).max()) + 1]
-        image = to_unit(torch.stack([scene.image for scene in scenes]))
-        said = torch.tensor([self.number[scene.caption] for scene in scenes])
-        true = torch.tensor([[self.number[text] for text in true_captions(scene)] for scene in scenes])
-        return {"image": image, "ids": ids, "said": said, "true": true}
+        said = torch.tensor([self.number[scene.caption] for scene in scenes])  # (B,)
+        true = torch.tensor([[self.number[text] for text in true_captions(scene)] for scene in scenes])  # (B, 4)
+        device = next(towers.parameters()).device
+        image, ids, said, true = (value.to(device) for value in (image, ids, said, true))
+
+        image_features, text_features, scale = towers(image, ids)  # (B, P), (B, P)
+        image_features, text_features = GatheredRows.apply(image_features), GatheredRows.apply(text_features)
+        same = (gather(true)[:, None] == gather(said)[:, None]).any(dim=-1)  # (B, B): is caption j true of scene i?
+        loss = contrastive_loss(image_features, text_features, scale, same)
+        return loss, {"logit_scale": scale.detach().exp()}
 
     def samples(self) -> None:
         return None

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import warnings
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -17,16 +17,17 @@ from sdlearn.data import COLORS, SIZES, SUBJECTS, Scenes
 from sdlearn.data.scenes import DROP, JITTER
 from sdlearn.diffusion.guidance import Condition, guide
 from sdlearn.diffusion.samplers import draw_noise, get_sampler, last
-from sdlearn.diffusion.schedule import Schedule, ScheduleConfig, simple_loss
+from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.text import TextConfig, TextEncoder
 from sdlearn.models.unet import UNet, UNetConfig
 from sdlearn.pictures import to_unit
+from sdlearn.pipeline import decode_latents, encode_pictures
 from sdlearn.storage.files import atomic_write, write_json
 from sdlearn.storage.folder import load_part, save_part
 from sdlearn.tokenizer import Tokenizer
 from sdlearn.training.attention import OpenAttention
-from sdlearn.training.loop import TrainConfig, generator_for, processes
+from sdlearn.training.loop import TrainConfig, checksum, generator_for, processes
 
 SAMPLE_PROMPTS = (
     "a cat on a blue background",
@@ -103,9 +104,8 @@ def make_pool(
     latents, captions = [], []
     for first in tqdm(range(0, size, 64), desc="encoding scenes", leave=False):
         batch = [scenes[index] for index in range(first, min(size, first + 64))]
-        gaussian = autoencoder.encode(to_unit(torch.stack([scene.image for scene in batch])))
-        sample = gaussian.sample(generator_for(seed, first, purpose=1))
-        latents.append((autoencoder.config.scaling_factor * sample).half())
+        pictures = to_unit(torch.stack([scene.image for scene in batch]))
+        latents.append(encode_pictures(autoencoder, pictures, generator_for(seed, first, purpose=1)).half())
         captions += [rows.setdefault(scene.caption, len(rows)) for scene in batch]
     texts = list(rows)
     context = [text_encoder(tokenizer(texts[first : first + 256])).half() for first in range(0, len(texts), 256)]
@@ -113,15 +113,11 @@ def make_pool(
 
 
 def fingerprint(autoencoder: Autoencoder, text_encoder: TextEncoder, tokenizer: Tokenizer, size: int, seed: int) -> str:
-    """A number for all that a pool depends on: networks, words, scenes. It is stored with the pool."""
+    """A checksum of all that a pool depends on: networks, words, scenes. It is stored with the pool."""
     scenes = [size, seed, SUBJECTS, COLORS, SIZES, JITTER, DROP]
     configs = [autoencoder.config.to_dict(), text_encoder.config.to_dict(), tokenizer.merges]
-    digest = hashlib.sha256(json.dumps(scenes + configs).encode())
-    for part in (autoencoder.encoder, autoencoder.quant_conv, text_encoder):
-        for name, value in part.state_dict().items():
-            digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-            digest.update(value.contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
+    weights = [checksum(network) for network in (autoencoder.encoder, autoencoder.quant_conv, text_encoder)]
+    return hashlib.sha256(json.dumps(scenes + configs + weights).encode()).hexdigest()
 
 
 def fits(file: Path, source: str) -> bool:
@@ -139,22 +135,6 @@ def fits(file: Path, source: str) -> bool:
     return stored == source
 
 
-class DiffusionObjective(nn.Module):
-    """(target − prediction)² at random times (DDPM, arXiv 2006.11239, equation 14).
-
-    With v as the target, an error in x_0 weighs 1 + SNR: never little, as it does with epsilon where all is noise and
-    the background's colour is decided (arXiv 2202.00512, section 4).
-    """
-
-    def __init__(self, unet: UNet, schedule: Schedule) -> None:
-        super().__init__()
-        self.unet, self.schedule = unet, schedule
-
-    def forward(self, latents: Tensor, noise: Tensor, t: Tensor, context: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """(B, C, H, W), noise of the same shape, (B,), (B, T, K)."""
-        return simple_loss(lambda x, t: self.unet(x, t, context).float(), latents, noise, t, self.schedule), {}
-
-
 class DiffusionTask:
     """The UNet on scenes, beside a trained autoencoder and text encoder that stay as they are.
 
@@ -168,19 +148,26 @@ class DiffusionTask:
         self.tokenizer = Tokenizer.from_folder(Path(parts.clip) / "tokenizer")
         self.text_encoder = load_part(Path(parts.clip) / "text_encoder", TextEncoder, TextConfig)
         self.autoencoder = load_part(Path(parts.autoencoder) / "vae", Autoencoder, AutoencoderConfig)
+        for frozen in (self.text_encoder, self.autoencoder):
+            frozen.requires_grad_(False)
         self.schedule = Schedule(recipe.schedule)
         if recipe.model is None:
-            self.unet = load_part(Path(parts.init) / "unet", UNet, UNetConfig, attention=OpenAttention)
+            unet = load_part(Path(parts.init) / "unet", UNet, UNetConfig, attention=OpenAttention)
+            self.unet = unet.requires_grad_(True)
         else:
             torch.manual_seed(self.seed)  # the first weights
             self.unet = UNet(recipe.model, attention=OpenAttention)
             nn.init.zeros_(self.unet.conv_out.weight)  # the first prediction is 0: the mean of every target
-        self.objective = DiffusionObjective(self.unet, self.schedule)
-        self.pool = self.load_pool(folder / "pool.safetensors", recipe.data.pool_size)
+        self.network = self.unet
+        source = fingerprint(self.autoencoder, self.text_encoder, self.tokenizer, recipe.data.pool_size, self.seed)
+        self.pool = self.load_pool(folder / "pool.safetensors", recipe.data.pool_size, source)
+        self.settings = {name: asdict(getattr(recipe, name)) for name in ("schedule", "data")}
+        self.settings |= {"model": asdict(self.unet.config), "checksum of the pool": source[:12]}
+        if recipe.model is None:
+            self.settings |= {"checksum of init": checksum(self.unet)[:12]}
 
-    def load_pool(self, file: Path, size: int) -> Pool:
-        """Read the stored latents. Where there are none that fit, one process makes them while the others wait."""
-        source = fingerprint(self.autoencoder, self.text_encoder, self.tokenizer, size, self.seed)
+    def load_pool(self, file: Path, size: int, source: str) -> Pool:
+        """Read the stored latents. Where there are none from this source, one process makes them; the others wait."""
         with processes().main_process_first():
             if not fits(file, source):
                 networks = self.autoencoder, self.text_encoder, self.tokenizer
@@ -190,17 +177,26 @@ class DiffusionTask:
                     save_file(vars(pool), temporary, {"source": source})
         return Pool(**load_file(file))
 
-    def batch(self, step: int, rows: slice) -> dict[str, Tensor]:
-        generator = generator_for(self.seed, step)
+    def loss(self, unet: nn.Module, step: int, rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
+        """(target − prediction)² at random times (DDPM, arXiv 2006.11239, equation 14).
+
+        With v as the target, an error in x_0 weighs 1 + SNR: never little, as it does with epsilon where all is noise
+        and the background's colour is decided (arXiv 2202.00512, section 4).
+        """
+        generator = generator_for(self.seed, step)  # draws for the whole batch; these are some rows of it
         index = torch.randint(len(self.pool.latents), (self.batch_size,), generator=generator)[rows]
         t = torch.randint(self.schedule.config.num_train_timesteps, (self.batch_size,), generator=generator)[rows]
-        kept = (torch.rand(self.batch_size, generator=generator) >= self.dropout)[rows]
-        latents = self.pool.latents[index].float()
+        told = (torch.rand(self.batch_size, generator=generator) >= self.dropout)[rows]  # the others see no caption
+        latents = self.pool.latents[index].float()  # (B, C, H, W)
+        context = self.pool.context[self.pool.caption[index] * told].float()  # (B, T, K); row 0 is the empty caption
         noise = torch.randn((self.batch_size, *latents.shape[1:]), generator=generator)[rows]
-        context = self.pool.context[
-            self.pool.caption[index] * kept
-        ].float()  # a dropped caption is row 0, the empty one
-        return {"latents": latents, "noise": noise, "t": t, "context": context}
+        device = next(unet.parameters()).device
+        latents, noise, t, context = (value.to(device) for value in (latents, noise, t, context))
+
+        x = self.schedule.add_noise(latents, noise, t)  # (B, C, H, W)
+        prediction = unet(x, t, context)
+        target = self.schedule.target(latents, noise, t)  # the noise, or v
+        return (prediction - target).square().mean(), {}
 
     def samples(self) -> Tensor:
         device = next(self.unet.parameters()).device
@@ -211,7 +207,7 @@ class DiffusionTask:
         grid = sampler.make_grid(self.schedule, 20)
         x = draw_noise((len(context), *self.pool.latents.shape[1:]), torch.Generator().manual_seed(0)).to(device)
         latents = last(sampler.loop(denoise, x, grid, self.schedule)).cpu()
-        return self.autoencoder.decode(latents / self.autoencoder.config.scaling_factor)
+        return decode_latents(self.autoencoder, latents)
 
     def save(self, folder: Path) -> None:
         """Write `unet/` and `scheduler/`."""

@@ -1,20 +1,15 @@
-"""The one training loop: everything that sdlearn trains goes through `train`.
+"""The one training loop: everything that sdlearn trains goes through `train`. Folders and checkpoints are `run`'s.
 
 Data, noise and timesteps are pure functions of (seed, step, row of the batch). So a run that was killed and resumed, or
 that is spread over several processes, sees exactly what one undisturbed process would have seen.
 """
 
-import csv
-import math
+import copy
+import hashlib
 import os
-import pickle
-import time
-import tomllib
 import warnings
-import zipfile
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -24,28 +19,32 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from sdlearn.config import check_counts
-from sdlearn.pictures import save_image_grid
-from sdlearn.storage.files import atomic_write
 from sdlearn.training.muon import MuonAdamW
 
 
 class Task(Protocol):
     """What is trained. One file of this folder for each."""
 
-    objective: nn.Module
-    """Holds the networks that learn; `objective(**batch)` is the loss, and a dictionary of numbers for the log."""
+    network: nn.Module
+    """What learns."""
 
-    def batch(self, step: int, rows: slice) -> dict[str, Tensor]:
-        """The given rows of the global batch of a step: a pure function of its arguments and the recipe's seed."""
+    settings: dict[str, Any]
+    """What the training depends on besides a TrainConfig: plain values, in tables and tables of tables."""
+
+    def loss(self, network: nn.Module, step: int, rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of these rows of a step's batch, and numbers for the log.
+
+        What is drawn for it is a pure function of the seed, the step and the row. network: the task's own, perhaps
+        wrapped, for half precision or to share gradients with other processes. So it is called here, once.
+        """
 
     def samples(self) -> Tensor | None:
-        """Pictures (N, 3, H, W) in [−1, 1] that show how far the networks are, or None."""
+        """Pictures (N, 3, H, W) in [−1, 1] that show how far the network is, or None."""
 
     def save(self, folder: Path) -> None:
-        """Write the networks into a model folder, in the Diffusers layout."""
+        """Write what was trained into a model folder, in the Diffusers layout."""
 
 
 @dataclass(frozen=True)
@@ -95,26 +94,105 @@ class TrainConfig:
         return self.learning_rate * min(1.0, rise, fall)
 
 
-def read_recipe(file: Path) -> dict[str, Any]:
-    """The tables of a recipe, a TOML file. `read_table` makes a CLIPRecipe, AutoencoderRecipe or DiffusionRecipe of it.
+@dataclass(frozen=True)
+class TrainStep:
+    """What `train` yields after each step."""
+
+    step: int  # so many are done: 1, 2, ...
+    loss: float  # of the whole batch, before the step
+    gradient_norm: float  # of the whole batch, before it is clipped
+    learning_rate: float
+    numbers: dict[str, float]  # what the task tells besides, of the first process's last rows
+
+
+def train(task: Task, config: TrainConfig, state: "State | None" = None) -> Iterator[TrainStep]:
+    """Train `task.network` until step `config.steps`, and yield after each step.
+
+    state: to go on from, and to look into on the way: it holds the averaged parameters, too. Without it training begins
+    anew. Runs in one process, or in each of those that torchrun or accelerate started.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not TOML.
+        ValueError: the batch can't be split evenly over the processes.
     """
-    if not file.is_file():
-        raise FileNotFoundError(f"no recipe at {file}")
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:  # also where it is no UTF-8
-        raise ValueError(f"{file} is not a TOML file: {error}") from error
+    state = state or State(task, config)
+    while state.step < config.steps:
+        yield take_step(task, config, state)
 
 
-def generator_for(seed: int, step: int, purpose: int = 0) -> torch.Generator:
-    """A CPU generator that depends on nothing but its arguments. `purpose` tells streams of one step apart."""
-    state = torch.Generator().manual_seed(seed)
-    offset = torch.randint(2**31, (), generator=state).item()
-    return torch.Generator().manual_seed((offset * 1_000_003 + step) * 97 + purpose)
+def take_step(task: Task, config: TrainConfig, state: "State") -> TrainStep:
+    """One step of the optimizer, on this process's rows of the batch: loss, gradient, step, average."""
+    accelerator = state.accelerator
+    share = config.batch_size // config.accumulation // accelerator.num_processes
+    total = torch.zeros((), device=accelerator.device)
+    for micro in range(config.accumulation):
+        first = (micro * accelerator.num_processes + accelerator.process_index) * share
+        waits = micro < config.accumulation - 1  # the processes share their gradients in the last round only
+        with accelerator.no_sync(state.network) if waits else nullcontext():
+            loss, numbers = task.loss(state.network, state.step, slice(first, first + share))
+            accelerator.backward(loss / config.accumulation)
+        total += loss.detach() / config.accumulation
+
+    norm = accelerator.clip_grad_norm_(state.parameters, config.max_grad_norm)
+    rate = config.learning_rate_at(state.step)
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    state.optimizer.step()
+    state.optimizer.zero_grad()
+    state.ema.update(state.step)
+    state.step += 1
+
+    mean = accelerator.reduce(total, "mean").item()
+    numbers = {name: float(value) for name, value in numbers.items()}
+    return TrainStep(state.step, mean, float(norm), rate, numbers)
+
+
+class State:
+    """All that changes while training goes on. `to_dict` is what a checkpoint holds of it.
+
+    Raises ValueError if the batch can't be split evenly over the processes.
+    """
+
+    def __init__(self, task: Task, config: TrainConfig) -> None:
+        processes()
+        # Accelerate keeps the mixed precision of a process's first training and refuses another one. A notebook has
+        # several trainings. There is no public way to begin anew (up to 1.15); this one leaves the processes' group as
+        # it is.
+        AcceleratorState._reset_state()
+        self.accelerator = Accelerator(mixed_precision=config.mixed_precision)
+        count = self.accelerator.num_processes
+        if (config.batch_size // config.accumulation) % count:
+            raise ValueError(f"batch_size {config.batch_size} can't be split over {count} processes")
+        layout = torch.channels_last if config.channels_last else torch.contiguous_format
+        task.network.to(self.accelerator.device, memory_format=layout)
+        self.parameters = [parameter for parameter in task.network.parameters() if parameter.requires_grad]
+        self.ema = Ema(self.parameters, config.ema_decay)
+        # Accelerate changes the `forward` of what it prepares: a copy with the same parameters keeps the task's own.
+        prepared = self.accelerator.prepare(copy.copy(task.network), make_optimizer(task.network, config))
+        self.network, self.optimizer = prepared
+        self.step = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Step, parameters and their average, the optimizer's state, the random state, and float16's scaler if any."""
+        values = {"step": self.step, "parameters": [p.detach() for p in self.parameters], "ema": self.ema.average}
+        values |= {"optimizer": self.optimizer.state_dict(), "random": torch.get_rng_state()}
+        scaler = self.accelerator.scaler
+        return values | ({"scaler": scaler.state_dict()} if scaler else {})
+
+    def restore(self, values: dict[str, Any]) -> None:
+        """Go back to what `to_dict` gave. Raises ValueError if that was of another network."""
+        ours, theirs = ([tuple(p.shape) for p in parameters] for parameters in (self.parameters, values["parameters"]))
+        if ours != theirs:
+            raise ValueError("the checkpoint is of another network than the recipe: the parameters' shapes differ")
+        self.ema.write(values["parameters"])
+        torch._foreach_copy_(self.ema.average, values["ema"])
+        if values["optimizer"].keys() == self.optimizer.state_dict().keys():
+            self.optimizer.load_state_dict(values["optimizer"])
+        else:
+            warnings.warn("the checkpoint is of another optimizer; its state is not taken over", stacklevel=2)
+        torch.set_rng_state(values["random"])
+        if self.accelerator.scaler and "scaler" in values:
+            self.accelerator.scaler.load_state_dict(values["scaler"])
+        self.step = values["step"]
 
 
 class Ema:
@@ -133,119 +211,41 @@ class Ema:
         """Put the average in the parameters' place while the block runs."""
         kept = [parameter.detach().clone() for parameter in self.parameters]
         try:
-            self._write(self.average)
+            self.write(self.average)
             yield
         finally:
-            self._write(kept)
+            self.write(kept)
 
     @torch.no_grad()
-    def _write(self, values: list[Tensor]) -> None:
+    def write(self, values: list[Tensor]) -> None:
+        """Put these values in the parameters' place."""
         for parameter, value in zip(self.parameters, values, strict=True):
             parameter.copy_(value)
 
 
-@dataclass
-class State:
-    """All that changes while training goes on: what a checkpoint holds."""
-
-    parameters: list[nn.Parameter]
-    ema: Ema
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler | None = None  # of the loss; only float16 needs one
-    step: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        values = {"step": self.step, "parameters": [p.detach() for p in self.parameters], "ema": self.ema.average}
-        values |= {"optimizer": self.optimizer.state_dict(), "random": torch.get_rng_state()}
-        return values | ({"scaler": self.scaler.state_dict()} if self.scaler else {})
-
-    def restore(self, values: dict[str, Any]) -> None:
-        """Go back to what `to_dict` gave. Raises ValueError if that was of other networks."""
-        ours, theirs = ([tuple(p.shape) for p in parameters] for parameters in (self.parameters, values["parameters"]))
-        if ours != theirs:
-            raise ValueError("the checkpoint is of other networks than the recipe: the parameters' shapes differ")
-        self.ema._write(values["parameters"])
-        torch._foreach_copy_(self.ema.average, values["ema"])
-        if values["optimizer"].keys() == self.optimizer.state_dict().keys():
-            self.optimizer.load_state_dict(values["optimizer"])
-        else:
-            warnings.warn("the checkpoint is of another optimizer; its state is not taken over", stacklevel=2)
-        torch.set_rng_state(values["random"])
-        if self.scaler and "scaler" in values:
-            self.scaler.load_state_dict(values["scaler"])
-        self.step = values["step"]
+def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """The recipe's optimizer, of all that learns."""
+    named = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
+    betas, decay = (0.9, config.beta_2), config.weight_decay
+    if config.optimizer == "muon":
+        return MuonAdamW(named, config.learning_rate, betas, weight_decay=decay)
+    return torch.optim.AdamW([p for _, p in named], config.learning_rate, betas, weight_decay=decay, fused=True)
 
 
-def save_checkpoint(file: Path, values: dict[str, Any]) -> None:
-    """Write a checkpoint, whole or not at all. The one before it stays, so the disk needs room for three.
-
-    The new one is forced to the disk before it takes the old one's place. Whenever the process is killed, one of the
-    two is there and whole.
-    """
-    with atomic_write(file) as temporary:
-        with temporary.open("wb") as stream:
-            torch.save(values, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        if file.exists():
-            file.replace(before(file))
+def generator_for(seed: int, step: int, purpose: int = 0) -> torch.Generator:
+    """A CPU generator that depends on nothing but its arguments. `purpose` tells streams of one step apart."""
+    state = torch.Generator().manual_seed(seed)
+    offset = torch.randint(2**31, (), generator=state).item()
+    return torch.Generator().manual_seed((offset * 1_000_003 + step) * 97 + purpose)
 
 
-def before(file: Path) -> Path:
-    """Where the checkpoint before the last one lies."""
-    return file.with_stem(f"{file.stem}.previous")
-
-
-# OSError: zipfile seeks to where a damaged directory sends it, before the file's beginning.
-DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError, pickle.UnpicklingError)
-
-
-def load_checkpoint(file: Path) -> dict[str, Any] | None:
-    """Read the last checkpoint, or None where there is none.
-
-    If it is damaged, the one before takes its place, with a warning, and the damaged one is kept as `*.damaged`. A file
-    of PyTorch is a zip with a CRC-32 for each tensor. PyTorch doesn't check them, so that is done here.
-
-    Raises:
-        RuntimeError: it is damaged, and so is the one before, or there is none.
-    """
-    if not file.exists() and before(file).exists():  # killed while one took the other's place
-        before(file).replace(file)
-    if not file.exists():
-        return None
-    with file.open("rb") as stream:  # a file that can't be opened isn't damaged: that error is the caller's
-        try:
-            if name := zipfile.ZipFile(stream).testzip():
-                raise zipfile.BadZipFile(f"wrong checksum of {name}")
-            stream.seek(0)
-            return torch.load(stream, map_location="cpu", weights_only=True)
-        except DAMAGE as error:
-            if not before(file).exists():
-                raise RuntimeError(f"{file} is damaged and the only one left; remove it to begin anew") from error
-            warnings.warn(f"{file} is damaged ({error}); training goes on from the checkpoint before it", stacklevel=2)
-    file.replace(file.with_suffix(".damaged"))
-    return load_checkpoint(file)
-
-
-class Log:
-    """A CSV file with one row for every `log_every` steps; rows after the resumed step are dropped.
-
-    The first row after a resumed step averages over fewer steps, unless a checkpoint was due with the row before.
-    """
-
-    def __init__(self, file: Path, resumed_step: int) -> None:
-        self.file = file
-        self.rows: list[dict[str, Any]] = []
-        if resumed_step and file.exists():
-            with file.open(newline="", encoding="utf-8") as stream:
-                self.rows = [row for row in csv.DictReader(stream) if int(row["step"]) <= resumed_step]
-
-    def write(self, row: dict[str, Any]) -> None:
-        self.rows.append(row)
-        with atomic_write(self.file) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, fieldnames=list(row))
-            writer.writeheader()
-            writer.writerows(self.rows)
+def checksum(network: nn.Module) -> str:
+    """A text that changes with any of the network's numbers."""
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def processes() -> PartialState:
@@ -262,138 +262,3 @@ def processes() -> PartialState:
     if state.num_processes != started:
         raise RuntimeError(f"{started} processes were started, but {state.num_processes} joined")
     return state
-
-
-def train(task: Task, config: TrainConfig, folder: Path, *, progress: bool = True) -> None:
-    """Train `task` until step `config.steps`, going on from the checkpoint in `folder` if there is one.
-
-    Runs in one process, or in each of those that torchrun or accelerate started. The first of them writes
-    `checkpoint.pt` and the one before it, `log.csv` and `samples/*.png`, and at the end, averaged,
-    `task.save(folder / "model")`.
-
-    Raises:
-        OSError: a file can't be written; what was there before is still there.
-        RuntimeError: the loss is not finite, and the last checkpoint stays as it is; or no checkpoint can be read.
-        ValueError: the batch can't be split evenly over the processes, or the checkpoint is of other networks.
-    """
-    processes()
-    # Accelerate keeps the mixed precision of a process's first training and refuses another one. A notebook has several
-    # trainings. There is no public way to begin anew (up to 1.15); this one leaves the processes' group as it is.
-    AcceleratorState._reset_state()
-    accelerator = Accelerator(
-        mixed_precision=config.mixed_precision,
-        gradient_accumulation_steps=config.accumulation,
-    )
-    if (config.batch_size // config.accumulation) % accelerator.num_processes:
-        raise ValueError(f"batch_size {config.batch_size} can't be split over {accelerator.num_processes} processes")
-    layout = torch.channels_last if config.channels_last else torch.contiguous_format
-    task.objective.to(accelerator.device, memory_format=layout)
-    parameters = [parameter for parameter in task.objective.parameters() if parameter.requires_grad]
-    optimizer = make_optimizer(task.objective, config)
-    state = State(parameters, Ema(parameters, config.ema_decay), optimizer, accelerator.scaler)
-
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = folder / "checkpoint.pt"
-    resume(state, checkpoint, accelerator)
-    objective, optimizer = accelerator.prepare(task.objective, optimizer)
-
-    def due(every: int) -> bool:
-        return state.step % every == 0 or state.step == config.steps
-
-    log = Log(folder / "log.csv", state.step)
-    total, count, started = torch.zeros((), device=accelerator.device), 0, time.monotonic()
-    hidden = not (progress and accelerator.is_main_process)
-    bar = tqdm(total=config.steps, initial=state.step, disable=hidden, unit="step")
-    while state.step < config.steps:
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate_at(state.step)
-        loss, norm, numbers = take_step(accelerator, objective, optimizer, task, config, state.step)
-        state.ema.update(state.step)
-        state.step += 1
-        total += loss
-        count += 1
-        bar.update()
-
-        if due(config.log_every):
-            mean = accelerator.reduce(total / count, "mean").item()
-            if not math.isfinite(mean):
-                steps = f"steps {state.step - count + 1} to {state.step}" if count > 1 else f"step {state.step}"
-                raise RuntimeError(f"the loss is {mean} at {steps}; {checkpoint} stays as it was")
-            speed = count * config.batch_size / (time.monotonic() - started)
-            row = {"step": state.step, "loss": f"{mean:.5f}"}
-            row |= {"learning_rate": f"{config.learning_rate_at(state.step - 1):.3g}"}
-            row |= {"gradient_norm": f"{norm:.3f}", "images_per_second": f"{speed:.1f}"}
-            row |= {name: f"{float(value):.5f}" for name, value in numbers.items()}
-            if accelerator.is_main_process:
-                log.write(row)
-            bar.set_postfix(loss=row["loss"])
-            total, count, started = torch.zeros_like(total), 0, time.monotonic()
-        if due(config.sample_every) and accelerator.is_main_process:
-            save_samples(task, state.ema, folder / "samples" / f"{state.step:07d}.png")
-        if due(config.checkpoint_every):
-            if not all(parameter.isfinite().all() for parameter in parameters):
-                raise RuntimeError(f"a parameter is not finite at step {state.step}; {checkpoint} stays as it was")
-            if accelerator.is_main_process:
-                save_checkpoint(checkpoint, state.to_dict())
-    bar.close()
-    if accelerator.is_main_process:
-        with state.ema.applied():
-            task.save(folder / "model")
-    accelerator.wait_for_everyone()
-
-
-def make_optimizer(objective: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """The recipe's optimizer, of all that learns."""
-    named = [(name, parameter) for name, parameter in objective.named_parameters() if parameter.requires_grad]
-    betas, decay = (0.9, config.beta_2), config.weight_decay
-    if config.optimizer == "muon":
-        return MuonAdamW(named, config.learning_rate, betas, weight_decay=decay)
-    return torch.optim.AdamW([p for _, p in named], config.learning_rate, betas, weight_decay=decay, fused=True)
-
-
-def resume(state: State, checkpoint: Path, accelerator: Accelerator) -> None:
-    """Go on from the last checkpoint that is whole, if there is one. Raises RuntimeError if the processes disagree."""
-    with accelerator.main_process_first():  # it puts the one before in a damaged one's place; then the others read
-        if values := load_checkpoint(checkpoint):
-            state.restore(values)
-    steps = accelerator.gather(torch.tensor([state.step], device=accelerator.device)).tolist()
-    if len(set(steps)) > 1:
-        raise RuntimeError(f"the processes would go on from steps {steps}: all machines must share {checkpoint.parent}")
-
-
-def take_step(
-    accelerator: Accelerator,
-    objective: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    task: Task,
-    config: TrainConfig,
-    step: int,
-) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """One step of the optimizer, on this process's rows of the batch.
-
-    Returns their loss, the norm of the gradient of the whole batch before it is clipped, and the objective's numbers.
-    """
-    total = torch.zeros((), device=accelerator.device)
-    share = config.batch_size // config.accumulation // accelerator.num_processes
-    for micro in range(config.accumulation):
-        first = (micro * accelerator.num_processes + accelerator.process_index) * share
-        batch = task.batch(step, slice(first, first + share))
-        batch = {name: value.to(accelerator.device) for name, value in batch.items()}
-        with accelerator.accumulate(objective):
-            loss, numbers = objective(**batch)
-            accelerator.backward(loss)
-            if accelerator.sync_gradients:  # in the last round
-                norm = accelerator.clip_grad_norm_(list(objective.parameters()), config.max_grad_norm)
-            optimizer.step()
-            optimizer.zero_grad()
-        total += loss.detach() / config.accumulation
-    return total, norm, numbers
-
-
-def save_samples(task: Task, ema: Ema, file: Path) -> None:
-    """Draw the task's pictures with the averaged networks."""
-    with ema.applied(), torch.no_grad():
-        pictures = task.samples()
-    if pictures is not None:
-        file.parent.mkdir(exist_ok=True)
-        save_image_grid(pictures, file)

@@ -13,6 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+# By their names in Diffusers. With no nonlinearity between, quant_conv is one map with the encoder's conv_out, and
+# post_quant_conv with the decoder's conv_in.
+FIRST_AND_LAST = {"conv_in", "conv_out", "quant_conv", "post_quant_conv"}
+
 
 class MuonAdamW(torch.optim.Optimizer):
     """Muon for the matrices and convolutions inside a network, AdamW for its first and last layer and all vectors.
@@ -66,7 +70,7 @@ class MuonAdamW(torch.optim.Optimizer):
 
 def is_inside(name: str, parameter: Tensor) -> bool:
     """Whether Muon moves it: a matrix or a convolution, but not the first or the last layer."""
-    return parameter.ndim in (2, 4) and not {"conv_in", "conv_out"} & set(name.split("."))
+    return parameter.ndim in (2, 4) and not FIRST_AND_LAST & set(name.split("."))
 
 
 def as_matrix(weight: Tensor, like: Tensor) -> Tensor:

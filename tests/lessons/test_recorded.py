@@ -24,10 +24,10 @@ def test_an_unknown_run() -> None:
 
 def test_it_goes_on_where_it_was_stopped(tmp_path, monkeypatch) -> None:
     judge, trained = Judge(JudgeConfig()).eval(), []
-    train = epsilon_or_v.train
-    monkeypatch.setattr(epsilon_or_v, "train", lambda *args: trained.append(args[1].steps) or train(*args))
+    run = epsilon_or_v.run
+    monkeypatch.setattr(epsilon_or_v, "run", lambda *args: trained.append(args[1].steps) or run(*args))
     for target, steps in (("stopped", (1,)), ("whole", (1, 2))):
-        epsilon_or_v.run(tmp_path / "work", tmp_path / target, steps, pictures=2, pool_size=64, judge=judge)
+        epsilon_or_v.record(tmp_path / "work", tmp_path / target, steps, pictures=2, pool_size=64, judge=judge)
     assert trained == [1, 1, 2, 2]
     stopped, whole = ((tmp_path / f"{name}.csv").read_text().splitlines() for name in ("stopped", "whole"))
     assert stopped == [whole[0], whole[1], whole[3]] and len(whole) == 5

@@ -22,8 +22,9 @@ from typing import Any
 import torch
 from small import LINEAR, LinearTask, make
 
-import sdlearn.training.loop as loop
-from sdlearn.training.loop import TrainConfig, train
+import sdlearn.training.run as runs
+from sdlearn.training.loop import TrainConfig
+from sdlearn.training.run import run
 
 
 def die() -> None:
@@ -31,21 +32,21 @@ def die() -> None:
 
 
 def in_step(kind: str, step: int) -> Callable[[Path, Path], None]:
-    """Dies when the batch of this step, counted from 0, is asked for."""
+    """Dies when the loss of this step, counted from 0, is asked for."""
 
-    def run(root: Path, folder: Path) -> None:
+    def work(root: Path, folder: Path) -> None:
         task, config = make(kind, root, folder)
-        batch = task.batch
-        task.batch = lambda now, rows: die() if now == step else batch(now, rows)
-        train(task, config, folder, progress=False)
+        loss = task.loss
+        task.loss = lambda network, now, rows: die() if now == step else loss(network, now, rows)
+        run(task, config, folder, progress=False)
 
-    return run
+    return work
 
 
 def in_checkpoint(kind: str, step: int) -> Callable[[Path, Path], None]:
     """Dies when half of the checkpoint of this step is written."""
 
-    def run(root: Path, folder: Path) -> None:
+    def work(root: Path, folder: Path) -> None:
         task, config = make(kind, root, folder)
         save = torch.save
 
@@ -57,10 +58,10 @@ def in_checkpoint(kind: str, step: int) -> Callable[[Path, Path], None]:
                 stream.flush()
                 die()
 
-        loop.torch.save = save_half
-        train(task, config, folder, progress=False)
+        runs.torch.save = save_half
+        run(task, config, folder, progress=False)
 
-    return run
+    return work
 
 
 # name: what is trained, how it dies, the step of the checkpoint that it leaves
@@ -78,8 +79,8 @@ MOMENTS = LINEAR | {"steps": 40, "checkpoint_every": 3, "sample_every": 20}
 OPERATIONS = LINEAR | {"steps": 3, "checkpoint_every": 1, "sample_every": 3}
 
 
-def run(values: dict[str, Any], folder: Path) -> None:
-    train(LinearTask(dropout=0.5), TrainConfig(**values), folder, progress=False)
+def run_linear(values: dict[str, Any], folder: Path) -> None:
+    run(LinearTask(dropout=0.5), TrainConfig(**values), folder, progress=False)
 
 
 def fork(work: Callable[..., None], *args: Any) -> int:
@@ -101,33 +102,33 @@ def end_of(child: int) -> int:
 
 def kill_at_moments(root: Path, count: int) -> None:
     random = Random(0)
-    run(MOMENTS, root / "moments")
+    run_linear(MOMENTS, root / "moments")
     started = time.monotonic()
-    end_of(fork(run, MOMENTS, root / "to measure"))
+    end_of(fork(run_linear, MOMENTS, root / "to measure"))
     duration = time.monotonic() - started
     killed = 0
     while killed < count:
         folder = root / f"moment {killed}"
-        child = fork(run, MOMENTS, folder)
+        child = fork(run_linear, MOMENTS, folder)
         time.sleep(random.uniform(0, duration))
         os.kill(child, signal.SIGKILL)
         if end_of(child) != -signal.SIGKILL:  # it was faster
             shutil.rmtree(folder)
             continue
         note(folder)
-        assert end_of(fork(run, MOMENTS, folder)) == 0
+        assert end_of(fork(run_linear, MOMENTS, folder)) == 0
         killed += 1
 
 
 def kill_before_operations(root: Path) -> None:
-    run(OPERATIONS, root / "operations")
+    run_linear(OPERATIONS, root / "operations")
     for number in range(1000):
         folder = root / f"operation {number}"
         if end_of(fork(run_until_operation, number, folder)) != -signal.SIGKILL:
             shutil.rmtree(folder)  # there are no more operations
             return
         note(folder)
-        assert end_of(fork(run, OPERATIONS, folder)) == 0
+        assert end_of(fork(run_linear, OPERATIONS, folder)) == 0
 
 
 def run_until_operation(number: int, folder: Path) -> None:
@@ -142,7 +143,7 @@ def run_until_operation(number: int, folder: Path) -> None:
             count += 1
 
     sys.addaudithook(watch)
-    run(OPERATIONS, folder)
+    run_linear(OPERATIONS, folder)
 
 
 def note(folder: Path) -> None:

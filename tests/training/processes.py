@@ -13,7 +13,7 @@ from small import few_scenes_and_samples, make
 from torch import Tensor
 
 from sdlearn.lessons.check import randomize_
-from sdlearn.training.loop import train
+from sdlearn.training.run import run
 
 KINDS = ("linear", "autoencoder", "diffusion", "clip")
 STEPS = (2, 4, 6)  # by one process, by two, by one again
@@ -22,7 +22,7 @@ STEPS = (2, 4, 6)  # by one process, by two, by one again
 def first_gradient(kind: str, root: Path, folder: Path) -> list[Tensor]:
     """The gradient of the first step's whole batch, of random networks, before it is clipped."""
     task, config = make(kind, root, folder)
-    randomize_(task.objective.eval(), 1)
+    randomize_(task.network.eval(), 1)
     gradients = []
     clip = Accelerator.clip_grad_norm_
 
@@ -31,14 +31,14 @@ def first_gradient(kind: str, root: Path, folder: Path) -> list[Tensor]:
         return clip(self, parameters, norm)
 
     with patch.object(Accelerator, "clip_grad_norm_", note):
-        train(task, replace(config, steps=1), folder, progress=False)
+        run(task, replace(config, steps=1), folder, progress=False)
     return gradients
 
 
 def go_on(kind: str, root: Path, folder: Path, steps: int) -> None:
     task, config = make(kind, root, folder)
-    task.objective.eval()  # no dropout: it depends on the number of processes
-    train(task, replace(config, steps=steps, decay_steps=0), folder, progress=False)
+    task.network.eval()  # no dropout: it depends on the number of processes
+    run(task, replace(config, steps=steps, decay_steps=0), folder, progress=False)
 
 
 def main(root: Path) -> None:

@@ -25,39 +25,44 @@ from sdlearn.training.diffusion import DiffusionRecipe, DiffusionTask
 from sdlearn.training.loop import Task, TrainConfig, generator_for
 
 
-class LinearObjective(nn.Module):
-    """(Wx + b − y)². The dropout draws from the global generator, as a network may."""
+class LinearNetwork(nn.Module):
+    """Wx + b. The dropout draws from the global generator, as a network may."""
 
     def __init__(self, dropout: float) -> None:
         super().__init__()
         self.linear, self.dropout = nn.Linear(5, 3), nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        loss = (self.linear(self.dropout(x)) - y).square().mean()
-        return loss, {"twice": 2 * loss.detach()}
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.dropout(x))
 
 
 class LinearTask:
-    """The smallest thing that can be trained."""
+    """The smallest thing that can be trained, with the loss (Wx + b − y)²."""
 
     def __init__(self, batch_size: int = 12, dropout: float = 0.0) -> None:
         self.batch_size = batch_size
         torch.manual_seed(0)  # the first weights
-        self.objective = LinearObjective(dropout)
+        self.network = LinearNetwork(dropout)
+        self.settings: dict[str, Any] = {"model": {"inputs": 5, "sizes": (5, 3)}}
         self.truth = torch.randn(5, 3, generator=generator_for(0, 0, purpose=1))
 
-    def batch(self, step: int, rows: slice) -> dict[str, Tensor]:
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
         generator = generator_for(0, step)
         x = torch.randn(self.batch_size, 5, generator=generator)
         y = x @ self.truth + 0.1 * torch.randn(self.batch_size, 3, generator=generator)
-        return {"x": x[rows], "y": y[rows]}
+        return x, y
+
+    def loss(self, network: nn.Module, step: int, rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
+        x, y = self.batch(step)
+        loss = (network(x[rows]) - y[rows]).square().mean()
+        return loss, {"twice": 2 * loss.detach()}
 
     def samples(self) -> Tensor:
-        return self.objective.linear.weight.detach().expand(4, 3, 3, 5)
+        return self.network.linear.weight.detach().expand(4, 3, 3, 5)
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "linear.json", {"weight": self.objective.linear.weight.tolist()})
+        write_json(folder / "linear.json", {"weight": self.network.linear.weight.tolist()})
 
 
 LINEAR: dict[str, Any] = {"steps": 11, "batch_size": 12, "learning_rate": 0.1, "warmup_steps": 3, "decay_steps": 4}
@@ -96,22 +101,33 @@ def make_parts(folder: Path) -> None:
     save_part(folder / "vae", config, Autoencoder(config).state_dict())
 
 
-def make(kind: str, root: Path, folder: Path) -> tuple[Task, TrainConfig]:
-    """A task and how to train it. For "diffusion" there must be `make_parts(root / "parts")`."""
+def make(kind: str, root: Path, folder: Path, **changes: dict[str, Any]) -> tuple[Task, TrainConfig]:
+    """A task and how to train it. For "diffusion" there must be `make_parts(root / "parts")`.
+
+    changes: values of the recipe's tables, in place of the usual ones.
+    """
     if kind == "linear":
-        return LinearTask(LINEAR["batch_size"], dropout=0.5), TrainConfig(**LINEAR)
-    if kind == "autoencoder":
-        tables = {"training": SMALL, "loss": {"kl_weight": 1e-3}, "model": AUTOENCODER}
-        return AutoencoderTask(read_table(AutoencoderRecipe, tables, kind)), TrainConfig(**SMALL)
+        return LinearTask(LINEAR["batch_size"], dropout=0.5), TrainConfig(**LINEAR | changes.get("training", {}))
+    tables: dict[str, dict[str, Any]] = {
+        "clip": {"training": CONTRASTIVE, "tokenizer": {"vocab_size": 540}, "model": CLIP},
+        "autoencoder": {"training": SMALL, "loss": {"kl_weight": 1e-3}, "model": AUTOENCODER},
+        "diffusion": {
+            "training": SMALL,
+            "model": UNET,
+            "schedule": {"prediction_type": "v_prediction"},
+            "parts": {"clip": str(root / "parts"), "autoencoder": str(root / "parts")},
+            "data": {"pool_size": 6, "caption_dropout": 0.3},
+        },
+    }[kind]
+    tables = {name: tables.get(name, {}) | changes.get(name, {}) for name in tables | changes}
+    kinds = {"clip": CLIPRecipe, "autoencoder": AutoencoderRecipe, "diffusion": DiffusionRecipe}
+    recipe = read_table(kinds[kind], tables, kind)
     if kind == "clip":
-        tables = {"training": CONTRASTIVE, "tokenizer": {"vocab_size": 540}, "model": CLIP}
-        task = CLIPTask(read_table(CLIPRecipe, tables, kind))
+        task = CLIPTask(recipe)
         task.scenes = Scenes(subjects=("cat", "owl"))  # equal captions in nearly every batch
-        return task, TrainConfig(**CONTRASTIVE)
-    tables = {"training": SMALL, "model": UNET, "schedule": {"prediction_type": "v_prediction"}}
-    tables |= {"parts": {"clip": str(root / "parts"), "autoencoder": str(root / "parts")}}
-    tables |= {"data": {"pool_size": 6, "caption_dropout": 0.3}}
-    return DiffusionTask(read_table(DiffusionRecipe, tables, kind), folder), TrainConfig(**SMALL)
+    else:
+        task = AutoencoderTask(recipe) if kind == "autoencoder" else DiffusionTask(recipe, folder)
+    return task, recipe.training
 
 
 def read_log(folder: Path) -> list[dict[str, str]]:

@@ -6,14 +6,14 @@ import torch
 from small import make
 
 from sdlearn.data import caption
+from sdlearn.lessons.check import assert_parity
 from sdlearn.models.clip import contrastive_loss
+from sdlearn.pictures import to_unit
 from sdlearn.training.clip import every_caption
 
 
 def test_the_loss_leaves_out_captions_that_are_true(tmp_path: Path) -> None:
     task, _ = make("clip", tmp_path, tmp_path)
-    objective = task.objective
-    batch = task.batch(0, slice(None))
     scenes = [task.scenes[index] for index in range(12)]
     same = torch.zeros(12, 12, dtype=torch.bool)
     for i, scene in enumerate(scenes):
@@ -22,9 +22,11 @@ def test_the_loss_leaves_out_captions_that_are_true(tmp_path: Path) -> None:
             same[i, j] = other.caption in texts
     assert same.diagonal().all()
     assert same.sum() > 12  # some pairs are neither right nor wrong
-    features = objective.clip.encode_image(batch["image"]), objective.clip.encode_text(batch["ids"])
-    expected = contrastive_loss(*features, objective.clip.logit_scale, same)
-    assert torch.equal(objective(**batch)[0], expected)
+    image = to_unit(torch.stack([scene.image for scene in scenes]))
+    ids = task.tokenizer([scene.caption for scene in scenes])
+    features = task.clip.encode_image(image), task.clip.encode_text(ids)
+    expected = contrastive_loss(*features, task.clip.logit_scale, same)
+    assert_parity("loss", task.loss(task.network, 0, slice(None))[0], expected, against="contrastive_loss")
 
 
 def test_every_caption_is_known() -> None:

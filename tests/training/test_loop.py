@@ -3,6 +3,7 @@
 import json
 import math
 from copy import deepcopy
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,36 +12,155 @@ import torch
 from accelerate import Accelerator
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small import LINEAR, LinearTask, assert_same, load, read_log
-from torch import nn
+from small import LINEAR, LinearTask, assert_same, load, make, make_parts, read_log
+from torch import Tensor, nn
 
 import sdlearn.training.loop as loop
+import sdlearn.training.run as runs
 from sdlearn.config import read_table
-from sdlearn.lessons.check import max_difference
+from sdlearn.diffusion.schedule import simple_loss
+from sdlearn.lessons.check import assert_parity, max_difference, randomize_
+from sdlearn.lessons.show import source
 from sdlearn.training.autoencoder import AutoencoderRecipe
 from sdlearn.training.clip import CLIPRecipe
-from sdlearn.training.diffusion import DiffusionRecipe
-from sdlearn.training.loop import Ema, Log, TrainConfig, generator_for, read_recipe, train
+from sdlearn.training.diffusion import DiffusionRecipe, DiffusionTask
+from sdlearn.training.loop import Ema, State, TrainConfig, generator_for, train
+from sdlearn.training.run import Log, read_recipe, run
+
+# --- the generator ---
+
+
+def test_it_yields_after_each_step() -> None:
+    """Anew or going on, it needs no folder."""
+    config = TrainConfig(**LINEAR)
+    steps = list(train(LinearTask(), config))
+    assert [step.step for step in steps] == list(range(1, 12))
+    assert [step.learning_rate for step in steps] == [config.learning_rate_at(step) for step in range(11)]
+    assert all(step.numbers["twice"] > 0 and step.gradient_norm > 0 for step in steps)
+    assert steps[-1].loss < steps[0].loss
+
+    task = LinearTask()
+    state = State(task, config)
+    some = list(islice(train(task, config, state), 4))
+    assert state.step == 4
+    assert some + list(train(task, config, state)) == steps
+
+
+def test_two_trainings_side_by_side() -> None:
+    """A lesson may take a step of each in turn, whatever their settings."""
+    configs = [TrainConfig(**LINEAR | {"accumulation": count}) for count in (1, 4)]
+    alone = [list(train(LinearTask(), config)) for config in configs]
+    together = zip(*(train(LinearTask(), config) for config in configs), strict=True)
+    assert [list(steps) for steps in zip(*together, strict=True)] == alone
+
+
+def test_the_tasks_own_network_stays_in_float32() -> None:
+    """Half precision is the loop's: what the task draws with is left alone."""
+    task = LinearTask()
+    x = torch.randn(2, 5, generator=generator_for(0, 0))
+    expected = task.network(x)
+    next(train(task, TrainConfig(**LINEAR | {"mixed_precision": "bf16", "learning_rate": 1e-30, "weight_decay": 0.0})))
+    assert max_difference(task.network(x), expected) <= 1e-6
+
+
+def test_a_training_step_fits_on_a_screen() -> None:
+    for function, words in {
+        DiffusionTask.loss: ("noise = ", "t = ", "add_noise", "prediction = ", "target = ", "square().mean()"),
+        loop.take_step: ("task.loss", "backward", "clip_grad_norm_", "optimizer.step", "ema.update"),
+        train: ("yield take_step",),
+    }.items():
+        assert all(word in source(function) for word in words)
+
+
+def test_the_diffusion_loss_is_the_simple_loss(tmp_path: Path) -> None:
+    make_parts(tmp_path / "parts")
+    task, _ = make("diffusion", tmp_path, tmp_path / "run")
+    randomize_(task.unet, 1)
+    seen = []
+
+    def unet(x: Tensor, t: Tensor, context: Tensor) -> Tensor:
+        seen.append((x, t, context))
+        return task.unet(x, t, context)
+
+    unet.parameters = task.unet.parameters
+    ours, _ = task.loss(unet, 3, slice(None))
+    halves = [task.loss(unet, 3, slice(first, first + 1))[0] for first in range(2)]
+    assert_parity("rows", sum(halves) / 2, ours, against="the whole batch")
+    x, t, context = seen[0]
+    assert x.shape == (2, 4, 16, 16) and t.shape == (2,) and len(context) == 2
+    generator = generator_for(0, 3)
+    index = torch.randint(6, (2,), generator=generator)
+    torch.randint(1000, (2,), generator=generator), torch.rand(2, generator=generator)
+    noise, latents = torch.randn(x.shape, generator=generator), task.pool.latents[index].float()
+    expected = simple_loss(lambda x, t: task.unet(x, t, context), latents, noise, t, task.schedule)
+    assert_parity("loss", ours, expected, against="simple_loss")
+
 
 # --- runs ---
 
 
 def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
     config = TrainConfig(**LINEAR)
-    train(LinearTask(), config, tmp_path, progress=False)
+    run(LinearTask(), config, tmp_path, progress=False)
     before, rows = load(tmp_path), read_log(tmp_path)
     task = LinearTask()
-    train(task, config, tmp_path, progress=False)
+    run(task, config, tmp_path, progress=False)
     assert_same(load(tmp_path), before)
     assert read_log(tmp_path) == rows
-    assert_same([p.detach() for p in task.objective.parameters()], before["parameters"])
+    assert_same([p.detach() for p in task.network.parameters()], before["parameters"])
 
 
 def test_a_longer_recipe_goes_on(tmp_path: Path) -> None:
-    train(LinearTask(), TrainConfig(**LINEAR | {"steps": 3}), tmp_path, progress=False)
-    train(LinearTask(), TrainConfig(**LINEAR | {"steps": 5}), tmp_path, progress=False)
+    run(LinearTask(), TrainConfig(**LINEAR | {"steps": 3}), tmp_path, progress=False)
+    run(LinearTask(), TrainConfig(**LINEAR | {"steps": 5}), tmp_path, progress=False)
     assert load(tmp_path)["step"] == 5
     assert [row["step"] for row in read_log(tmp_path)] == ["1", "2", "3", "4", "5"]
+
+
+@pytest.mark.parametrize("kind", ["clip", "autoencoder", "diffusion"])
+def test_a_run_of_another_recipe_is_refused(kind: str, tmp_path: Path) -> None:
+    """Another network, seed, batch, loss or data: it says what differs, and leaves the run as it is."""
+    make_parts(tmp_path / "parts")
+    run(*make(kind, tmp_path, tmp_path / "run", training={"steps": 1}), tmp_path / "run", progress=False)
+    before = load(tmp_path / "run")
+    others: dict[str, dict[str, Any]] = {
+        r"training.seed was 0 and is 1": {"training": {"seed": 1}},
+        r"training.batch_size was (2|12) and is 4": {"training": {"batch_size": 4}},
+    }
+    others |= {
+        "clip": {r"model.projection_dim was 6 and is 7": {"model": {"projection_dim": 7}}},
+        "autoencoder": {
+            r"loss.kl_weight was 0.001 and is 0.5": {"loss": {"kl_weight": 0.5}},
+            r"model.layers_per_block was 1 and is 2": {"model": {"layers_per_block": 2}},
+        },
+        "diffusion": {
+            r"checksum of the pool was '\w+' and is '\w+', data.pool_size was 6 and is 7": {"data": {"pool_size": 7}},
+            r"data.caption_dropout was 0.3 and is 0.2": {"data": {"caption_dropout": 0.2}},
+            r"schedule.prediction_type was 'v_pr.*' and is 'epsilon'": {"schedule": {"prediction_type": "epsilon"}},
+        },
+    }[kind]
+    for message, changes in others.items():
+        task, config = make(kind, tmp_path, tmp_path / "other", **changes)
+        with pytest.raises(ValueError, match=rf"checkpoint.pt is of another recipe: .*{message}.*; begin in another"):
+            run(task, config, tmp_path / "run", progress=False)
+    assert_same(load(tmp_path / "run"), before)
+
+
+def test_what_may_change_is_said(tmp_path: Path) -> None:
+    run(LinearTask(), TrainConfig(**LINEAR | {"steps": 3}), tmp_path, progress=False)
+    changes = {"steps": 5, "learning_rate": 0.2, "decay_steps": 1, "log_every": 2, "sample_every": 4}
+    message = "training.decay_steps was 4 and is 1, .*learning_rate was 0.1 and is 0.2, .*training.steps was 3 and is 5"
+    with pytest.warns(UserWarning, match=f"the recipe has changed since .*checkpoint.pt: .*{message}"):
+        run(LinearTask(), TrainConfig(**LINEAR | changes | {"checkpoint_every": 1}), tmp_path, progress=False)
+    assert load(tmp_path)["step"] == 5
+
+
+def test_a_recipe_that_ends_before_the_checkpoint(tmp_path: Path) -> None:
+    run(LinearTask(), TrainConfig(**LINEAR), tmp_path, progress=False)
+    files = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    with pytest.raises(ValueError, match=r"checkpoint.pt is of step 11, and the recipe ends at step 5"):
+        run(LinearTask(), TrainConfig(**LINEAR | {"steps": 5}), tmp_path, progress=False)
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == files
 
 
 # --- files ---
@@ -48,7 +168,7 @@ def test_a_longer_recipe_goes_on(tmp_path: Path) -> None:
 
 def test_what_is_written(tmp_path: Path) -> None:
     task, config = LinearTask(), TrainConfig(**LINEAR | {"log_every": 4})
-    train(task, config, tmp_path, progress=False)
+    run(task, config, tmp_path, progress=False)
     rows = read_log(tmp_path)
     assert [row["step"] for row in rows] == ["4", "8", "11"]
     assert list(rows[0]) == ["step", "loss", "learning_rate", "gradient_norm", "images_per_second", "twice"]
@@ -58,12 +178,12 @@ def test_what_is_written(tmp_path: Path) -> None:
         *("0000005.png", "0000010.png", "0000011.png")
     ]
     state = load(tmp_path)
-    assert state.keys() == {"step", "parameters", "ema", "optimizer", "random"}
+    assert state.keys() == {"step", "parameters", "ema", "optimizer", "random", "settings"}
     # What is saved is the average; the parameters themselves are back in place afterwards.
     saved = json.loads((tmp_path / "model" / "linear.json").read_text())["weight"]
     assert torch.equal(torch.tensor(saved), state["ema"][0])
     assert not torch.equal(state["ema"][0], state["parameters"][0])
-    assert torch.equal(task.objective.linear.weight, state["parameters"][0])
+    assert torch.equal(task.network.linear.weight, state["parameters"][0])
 
 
 def test_log_drops_what_comes_after_the_checkpoint(tmp_path: Path) -> None:
@@ -85,8 +205,8 @@ def test_accumulation_equals_one_large_batch(accumulation: int, tmp_path: Path) 
     ends = []
     for count in (1, accumulation):
         task, folder = LinearTask(), tmp_path / str(count)
-        train(task, TrainConfig(**LINEAR | {"accumulation": count}), folder, progress=False)
-        ends.append((nn.utils.parameters_to_vector(task.objective.parameters()).detach(), read_log(folder)))
+        run(task, TrainConfig(**LINEAR | {"accumulation": count}), folder, progress=False)
+        ends.append((nn.utils.parameters_to_vector(task.network.parameters()).detach(), read_log(folder)))
     (large, large_log), (small, small_log) = ends
     assert max_difference(small, large) <= 1e-6 * large.abs().max().item()
     for one, other in zip(small_log, large_log, strict=True):
@@ -98,15 +218,15 @@ def test_one_step_by_hand(tmp_path: Path) -> None:
     """AdamW (arXiv 1711.05101, algorithm 2) after clipping; the first step of its moments cancels their correction."""
     values = {"steps": 1, "batch_size": 12, "learning_rate": 0.1, "warmup_steps": 4, "weight_decay": 0.3}
     task, config = LinearTask(), TrainConfig(**values, max_grad_norm=0.01)
-    linear = task.objective.linear
+    linear = task.network.linear
     before = linear.weight.detach().clone()
-    task.objective(**task.batch(0, slice(None)))[0].backward()
+    task.loss(task.network, 0, slice(None))[0].backward()
     norm = math.sqrt(sum(p.grad.square().sum().item() for p in linear.parameters()))
     gradient = linear.weight.grad * min(1, 0.01 / (norm + 1e-6))
     linear.zero_grad(set_to_none=True)
     rate = 0.1 / 4
     expected = before * (1 - rate * 0.3) - rate * gradient / (gradient.abs() + 1e-8)
-    train(task, config, tmp_path, progress=False)
+    run(task, config, tmp_path, progress=False)
     assert max_difference(linear.weight, expected) <= 1e-6
     assert float(read_log(tmp_path)[0]["gradient_norm"]) == pytest.approx(norm, abs=1e-3)
 
@@ -133,10 +253,10 @@ def test_ema() -> None:
 def test_ema_of_a_run(tmp_path: Path, monkeypatch) -> None:
     """The loop takes the average once a step, also where gradients are accumulated."""
     states = []
-    monkeypatch.setattr(loop, "save_checkpoint", lambda file, state: states.append(deepcopy(state)))
+    monkeypatch.setattr(runs, "save_checkpoint", lambda file, state: states.append(deepcopy(state)))
     task = LinearTask()
-    expected = task.objective.linear.weight.detach().clone()
-    train(task, TrainConfig(**LINEAR | {"checkpoint_every": 1}), tmp_path, progress=False)
+    expected = task.network.linear.weight.detach().clone()
+    run(task, TrainConfig(**LINEAR | {"checkpoint_every": 1}), tmp_path, progress=False)
     for state in states:
         d = min(0.999, state["step"] / (9 + state["step"]))
         expected = d * expected + (1 - d) * state["parameters"][0]
@@ -177,8 +297,8 @@ def test_mixed_precision_may_change_within_a_process(tmp_path: Path) -> None:
     for precision in ("no", "bf16", "no"):
         config = TrainConfig(**LINEAR | {"mixed_precision": precision, "steps": 2})
         task = LinearTask()
-        train(task, config, tmp_path / precision, progress=False)
-        assert task.objective.linear.weight.dtype == torch.float32
+        run(task, config, tmp_path / precision, progress=False)
+        assert task.network.linear.weight.dtype == torch.float32
     assert read_log(tmp_path / "no")[0]["loss"] != read_log(tmp_path / "bf16")[0]["loss"]
 
 
@@ -193,7 +313,7 @@ def test_the_scaler_of_the_loss_is_kept(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(loop, "Accelerator", make_accelerator)
     values = LINEAR | {"decay_steps": 0, "max_grad_norm": 1e9}  # clipping knows of no scaler but that of float16
     for folder, steps in (("once", 8), ("twice", 4), ("twice", 8)):
-        train(LinearTask(), TrainConfig(**values | {"steps": steps}), tmp_path / folder, progress=False)
+        run(LinearTask(), TrainConfig(**values | {"steps": steps}), tmp_path / folder, progress=False)
     assert load(tmp_path / "once")["scaler"]["scale"] == 8 * 2 * 2  # doubled after every third step
     assert_same(load(tmp_path / "twice"), load(tmp_path / "once"))
 
@@ -203,11 +323,11 @@ def test_the_scaler_of_the_loss_is_kept(tmp_path: Path, monkeypatch) -> None:
 
 def test_a_checkpoint_of_other_networks(tmp_path: Path) -> None:
     config = TrainConfig(**LINEAR)
-    train(LinearTask(), config, tmp_path, progress=False)
+    run(LinearTask(), config, tmp_path, progress=False)
     task = LinearTask()
-    task.objective.linear = nn.Linear(5, 2)
-    with pytest.raises(ValueError, match="the checkpoint is of other networks than the recipe"):
-        train(task, config, tmp_path, progress=False)
+    task.network.linear = nn.Linear(5, 2)
+    with pytest.raises(ValueError, match="the checkpoint is of another network than the recipe"):
+        run(task, config, tmp_path, progress=False)
 
 
 RECIPES = {

@@ -65,10 +65,11 @@ def test_vectors_move_as_adamw_moves_them() -> None:
 
 
 def test_the_first_and_the_last_layer_are_adamws() -> None:
-    model = nn.ModuleDict({"conv_in": nn.Conv2d(3, 4, 3), "middle": nn.Linear(4, 4), "conv_out": nn.Conv2d(4, 3, 3)})
+    outer = {name: nn.Conv2d(4, 4, 1) for name in ("conv_in", "conv_out", "quant_conv", "post_quant_conv")}
+    model = nn.ModuleDict(outer | {"middle": nn.Linear(4, 5)})
     optimizer = muon(model)
-    assert [matrix.shape for matrix in optimizer.matrices] == [(4, 4)]
-    assert len(optimizer.adamw.param_groups[0]["params"]) == 5
+    assert [matrix.shape for matrix in optimizer.matrices] == [(5, 4)]
+    assert len(optimizer.adamw.param_groups[0]["params"]) == 2 * 4 + 1
 
 
 def test_it_goes_on_with_the_same_bits_from_its_state() -> None:

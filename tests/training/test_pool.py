@@ -14,7 +14,6 @@ from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.text import TextConfig, TextEncoder
 from sdlearn.storage.folder import load_part, save_part
 from sdlearn.tokenizer import train_bpe
-from sdlearn.training.diffusion import DiffusionTask
 
 
 def change(folder: Path, model_class: Any, config_class: Any, name: str) -> None:
@@ -59,21 +58,18 @@ def test_made_anew(what: str, root: Path, made: list[bool], monkeypatch) -> None
     elif what == "scaling factor":
         file = parts / "vae" / "config.json"
         file.write_text(file.read_text().replace("0.18215", "0.2"))
-    elif what == "size":
-        monkeypatch.setattr(
-            DiffusionTask, "load_pool", lambda self, file, size, load=DiffusionTask.load_pool: load(self, file, 7)
-        )
-    else:
+    elif what != "size":
         monkeypatch.setattr(diffusion, what, {"JITTER": 3, "SIZES": {"small": (1, 2)}}[what])
+    changes = {"data": {"pool_size": 7}} if what == "size" else {}
     before = load_file(root / "run" / "pool.safetensors")
     with pytest.warns(UserWarning, match=r"pool.safetensors was made from other .*; it is made anew"):
-        make("diffusion", root, root / "run")
+        make("diffusion", root, root / "run", **changes)
     assert made == [True]
     after = load_file(root / "run" / "pool.safetensors")
     if what == "scaling factor":
         assert torch.allclose(after["latents"].float(), before["latents"].float() * 0.2 / 0.18215, rtol=2e-3)
     with warnings.catch_warnings(action="error"):
-        make("diffusion", root, root / "run")
+        make("diffusion", root, root / "run", **changes)
     assert made == [True]
 
 

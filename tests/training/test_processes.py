@@ -63,7 +63,7 @@ def test_resumed_by_another_number_of_processes(kind: str, root: Path, reports: 
     go_on(kind, root, undisturbed, STEPS[2])
     ours, expected = load(folder), load(undisturbed)
     assert ours["step"] == expected["step"] == STEPS[2]
-    names = [name for name, _ in make(kind, root, folder)[0].objective.named_parameters()]
+    names = [name for name, _ in make(kind, root, folder)[0].network.named_parameters()]
     for part in ("parameters", "ema"):
         for name, one, other in zip(names, ours[part], expected[part], strict=True):
             # A key's bias has no gradient but rounding's, whose sign Adam follows. It changes no output: the softmax

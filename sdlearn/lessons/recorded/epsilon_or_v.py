@@ -29,7 +29,7 @@ from sdlearn.storage.files import atomic_write
 from sdlearn.storage.folder import load_part
 from sdlearn.storage.load import BUNDLED
 from sdlearn.training.diffusion import DiffusionParts, DiffusionRecipe, DiffusionTask
-from sdlearn.training.loop import read_recipe, train
+from sdlearn.training.run import read_recipe, run
 
 STEPS = (50, 100, 200, 400)
 PICTURES = 80
@@ -64,7 +64,7 @@ def measure(recipe: DiffusionRecipe, model: Path, judge: Judge, pictures: int) -
     return {"prediction_type": recipe.schedule.prediction_type, "scenes": str(seen)} | scores, drawn
 
 
-def run(work: Path, target: Path, steps: tuple[int, ...], pictures: int, pool_size: int, judge: Judge) -> None:
+def record(work: Path, target: Path, steps: tuple[int, ...], pictures: int, pool_size: int, judge: Judge) -> None:
     """Train both in the folder `work`, and write `target`.csv and, of what both draw in the end, `target`.png."""
     rows, sheet = [], []
     for prediction_type in ("epsilon", "v_prediction"):
@@ -73,7 +73,7 @@ def run(work: Path, target: Path, steps: tuple[int, ...], pictures: int, pool_si
             folder = work / prediction_type
             model = folder / f"model_{number}"
             if not model.exists():
-                train(DiffusionTask(recipe, work), recipe.training, folder)  # both share the latents in `work`
+                run(DiffusionTask(recipe, work), recipe.training, folder)  # both share the latents in `work`
                 (folder / "model").rename(model)
             row, drawn = measure(recipe, model, judge, pictures)
             rows.append(row)
@@ -92,7 +92,7 @@ def run(work: Path, target: Path, steps: tuple[int, ...], pictures: int, pool_si
 
 def main(work: Annotated[Path, typer.Option(help="Where the training goes on.")] = Path("runs/epsilon_or_v")) -> None:
     """Make the recorded run."""
-    run(work, FOLDER / "epsilon_or_v", STEPS, PICTURES, 16_000, load_judge())
+    record(work, FOLDER / "epsilon_or_v", STEPS, PICTURES, 16_000, load_judge())
 
 
 if __name__ == "__main__":
