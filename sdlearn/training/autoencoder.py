@@ -16,7 +16,7 @@ from sdlearn.training.loop import TrainConfig, checksum, generator_for
 
 @dataclass(frozen=True)
 class AutoencoderLoss:
-    """The `[loss]` table. The squared error dwells on edges, where errors are large; the absolute one on plain colour."""
+    """The `[loss]` table. Squared errors dwell on edges, where errors are large, absolute ones also on plain colour."""
 
     kl_weight: float
     mse_weight: float = 1.0
