@@ -166,15 +166,20 @@ def contrastive_loss(
     Raises:
         ValueError: the features or `same` are of other shapes.
     """
-    shapes, batch = (tuple(image_features.shape), tuple(text_features.shape)), len(image_features)
-    if shapes[0] != shapes[1] or image_features.ndim != 2:
-        raise ValueError(f"the features have the shapes {shapes[0]} and {shapes[1]}; accepted is (B, P) for both")
-    if same is not None and (same.shape != (batch, batch) or same.dtype != torch.bool):
-        accepted = f"torch.bool of shape {(batch, batch)}"
-        raise ValueError(f"same is {same.dtype} of shape {tuple(same.shape)}; accepted is {accepted}")
+    check_pairs(image_features, text_features, same)
     logits = logit_scale.exp() * similarity(image_features, text_features)  # (B, B)
     right = torch.arange(len(logits), device=logits.device)
     if same is not None:
         others = same & ~torch.eye(len(logits), dtype=torch.bool, device=logits.device)
         logits = logits.masked_fill(others, float("-inf"))
     return (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)) / 2
+
+
+def check_pairs(image_features: Tensor, text_features: Tensor, same: Tensor | None) -> None:
+    """Raises ValueError unless the features are (B, P) both, and `same` is (B, B) of bool, or None."""
+    shapes, batch = (tuple(image_features.shape), tuple(text_features.shape)), len(image_features)
+    if shapes[0] != shapes[1] or image_features.ndim != 2:
+        raise ValueError(f"the features have the shapes {shapes[0]} and {shapes[1]}; accepted is (B, P) for both")
+    if same is not None and (same.shape != (batch, batch) or same.dtype != torch.bool):
+        accepted = f"torch.bool of shape {(batch, batch)}"
+        raise ValueError(f"same is {same.dtype} of shape {tuple(same.shape)}; accepted is {accepted}")

@@ -167,13 +167,7 @@ class TextEmbeddings(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """(B, T) -> (B, T, C)."""
-        known, longest = self.token_embedding.num_embeddings, self.position_embedding.num_embeddings
-        if ids.dtype not in (torch.int64, torch.int32):
-            raise ValueError(f"ids are {ids.dtype}; accepted are whole numbers, torch.int64 or torch.int32")
-        if ids.ndim != 2 or not 0 < ids.shape[1] <= longest:
-            raise ValueError(f"ids have the shape {tuple(ids.shape)}; accepted is (B, T) with T from 1 to {longest}")
-        if ((ids < 0) | (ids >= known)).any():
-            raise ValueError(f"ids are from {ids.min()} to {ids.max()}; the vocabulary is from 0 to {known - 1}")
+        check_ids(ids, self.token_embedding.num_embeddings, self.position_embedding.num_embeddings)
         return self.token_embedding(ids) + self.position_embedding.weight[: ids.shape[1]]  # (B, T, C) + (T, C)
 
 
@@ -243,6 +237,16 @@ class TextEncoder(nn.Module):
 def causal_mask(tokens: int, like: Tensor) -> Tensor:
     """(T, T): 0 where row i may look at column j ≤ i, −inf above the diagonal; dtype and device of `like`."""
     return torch.full((tokens, tokens), float("-inf"), dtype=like.dtype, device=like.device).triu(1)
+
+
+def check_ids(ids: Tensor, vocabulary: int, longest: int) -> None:
+    """Raises ValueError unless ids are whole numbers (B, T) of the vocabulary, T from 1 to `longest`."""
+    if ids.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"ids are {ids.dtype}; accepted are whole numbers, torch.int64 or torch.int32")
+    if ids.ndim != 2 or not 0 < ids.shape[1] <= longest:
+        raise ValueError(f"ids have the shape {tuple(ids.shape)}; accepted is (B, T) with T from 1 to {longest}")
+    if ((ids < 0) | (ids >= vocabulary)).any():
+        raise ValueError(f"ids are from {ids.min()} to {ids.max()}; the vocabulary is from 0 to {vocabulary - 1}")
 
 
 def initialize_(layer: nn.Linear, std: float) -> None:
