@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageFont
 
 from sdlearn.lessons import show
-from sdlearn.pictures import captioned_grid, image_grid, save_image_grid, to_images
+from sdlearn.pictures import captioned_grid, image_grid, save_image_grid, to_images, wrap
 from sdlearn.pipeline import StableDiffusion, load
 
 
@@ -82,7 +82,7 @@ def test_a_long_caption_stays_on_the_sheet() -> None:
     sheet = np.asarray(captioned_grid([Image.new("RGB", (64, 64))], ["word " * 50], side=128))
     assert (sheet[-12:] == 255).all() and (sheet[:, -12:] == 255).all()
     font = ImageFont.load_default(11)
-    lines = show.wrap("one two incomprehensibilities", font, 60).split("\n")
+    lines = wrap("one two incomprehensibilities", font, 60).split("\n")
     assert lines == ["one two", "incomprehensibilities"]
 
 

@@ -15,13 +15,12 @@ from sdlearn.lessons import show
 from sdlearn.lessons.exercises.engine import NOT_WRITTEN, Exercise, Verdict, assess, in_one_line
 from sdlearn.lessons.exercises.registry import EXERCISES, find
 from sdlearn.lessons.exercises.source import own_source, run_source
+from sdlearn.pictures import to_images
+from sdlearn.pipeline import StableDiffusion
 from sdlearn.storage.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from sdlearn.pictures import to_images
-from sdlearn.pipeline import StableDiffusion
 
 PROMPT = "a penguin on a yellow background"
 SEED = 3

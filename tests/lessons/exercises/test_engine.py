@@ -566,7 +566,7 @@ def test_passport_picture_with_two_samplers(shown: list[str]) -> None:
 
 def test_it_needs_no_reference() -> None:
     """`import sdlearn` doesn't import the exercises, and they don't import Diffusers."""
-    code = "import sdlearn; before = set(sys.modules); sdlearn.lessons.exercises; after = set(sys.modules)"
+    code = "import sdlearn; before = set(sys.modules); import sdlearn.lessons.exercises; after = set(sys.modules)"
     names = "('sdlearn.lessons.exercises' in before, 'sdlearn.lessons.exercises' in after, 'diffusers' in after)"
     command = [sys.executable, "-c", f"import sys; {code}; print(*{names})"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False True False\n"

@@ -21,7 +21,7 @@ from sdlearn.lessons.exercises.source import run_source
 from sdlearn.lessons.show import whole_source
 from sdlearn.pipeline import PARTS
 
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+NOTEBOOKS = Path(__file__).parents[3] / "notebooks"
 BUGS = [(exercise, bug) for exercise in ex.EXERCISES.values() for bug in exercise.bugs]
 
 each_exercise = pytest.mark.parametrize("exercise", ex.EXERCISES.values(), ids=lambda exercise: exercise.id)

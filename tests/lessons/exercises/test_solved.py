@@ -11,7 +11,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from sdlearn.lessons import exercises as ex
 
-FILE = Path(__file__).parents[2] / "notebooks" / "execute.py"
+FILE = Path(__file__).parents[3] / "notebooks" / "execute.py"
 
 
 @pytest.fixture(scope="module")
