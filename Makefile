@@ -7,30 +7,52 @@ REPO :=
 RUN :=
 KAGGLE_PYTHON := 3.12
 VENV := .venv
+CONSTRAINTS := constraints.txt
 BIN := $(VENV)/bin
 NEW_ENOUGH := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11 python3.14 python,\
 	$(shell $(name) -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && echo $(name))) python3)
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --constraint constraints.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --constraint $(CONSTRAINTS)
 export PROMPT SEED MODEL
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-full parity bench defaults real lint lab notebooks solved host wheels browser recorded evaluate tiny clean
+.PHONY: help demo test quick lessons test-full test-processors test-versions parity bench defaults real lint lab notebooks \
+	solved host wheels browser recorded evaluate tiny clean
 
 help:  ## list what make can do
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/runtime  ## draw pictures into out/demo.png; PROMPT="a small owl on a pink background" SEED=3 draws yours
 	@$(BIN)/sdlearn demo --seed "$$SEED" -- $${PROMPT:+"$$PROMPT"}
 
-test: lint  ## ruff, all tests, all notebooks: as they are, and with the exercises solved
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not browser"
+test: lint quick lessons solved  ## ruff, all tests, all notebooks: as they are, and with the exercises solved
+
+quick: $(VENV)/dev  ## all tests but those that take minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not browser" $(TESTS)
+
+lessons: $(VENV)/dev  ## all notebooks, their outputs compared with the stored ones
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env notebooks
-	$(MAKE) solved
 
 test-full: test  ## the same, and the tests that take minutes or much memory
 	$(BIN)/python -m pytest -m slow
+
+# PyTorch and its libraries choose their kernels by the processor. The settings take away AVX-512, then AVX, too.
+test-processors: TESTS := --ignore tests/test_hosting.py --ignore tests/test_packaging.py  # they compute nothing
+test-processors:  ## quick and lessons twice, computed as two older kinds of processor do
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(MAKE) quick lessons TESTS="$(TESTS)"
+	ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE $(MAKE) quick lessons TESTS="$(TESTS)"
+
+# Each in an environment of its own below build. Torch comes with CUDA, 4 GB on Linux, unless
+# PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu is set.
+test-versions: build/lowest.txt  ## quick with the lowest versions that pyproject.toml allows, then with the newest
+	$(MAKE) quick VENV=build/lowest CONSTRAINTS=build/lowest.txt PYTHON=python3.11
+	rm -rf build/newest
+	$(MAKE) quick VENV=build/newest CONSTRAINTS=/dev/null
+
+build/lowest.txt: pyproject.toml
+	mkdir -p build
+	grep -o '"[a-z][a-z-]*>=[0-9.]*"' pyproject.toml | tr -d '"' | sed 's/>=/==/' | sort -u >$@
 
 lint: $(VENV)/dev  ## ruff alone
 	$(BIN)/python -m ruff check .
@@ -91,7 +113,7 @@ clean:  ## remove what was installed and drawn, but not runs/, which holds hours
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Two stamps: what drawing needs, and what training and the tests need besides. They are made anew when a pin changes.
-$(VENV)/runtime: pyproject.toml constraints.txt
+$(VENV)/runtime: pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c '$(NEW_ENOUGH)' || { \
 		echo "$(PYTHON) is no Python 3.11 or newer with venv; name one: make $(MAKECMDGOALS) PYTHON=python3.12" \
 			"(Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }

@@ -14,8 +14,8 @@ from sdlearn.diffusion.schedule import SPACINGS, Schedule
 class Grid:
     """The noise levels of one run: one entry for each network call, in the order of the calls.
 
-    timesteps: what the network is told, (calls,). int64, or float32 where a level may lie between two timesteps.
-    sigmas: noise rate / signal rate of x before each call, then 0; float32, (calls + 1,).
+    timesteps: what the network is told, (calls,). int64, or floating point where a level may lie between two timesteps.
+    sigmas: noise rate / signal rate of x before each call, then 0, (calls + 1,). They have the dtype of the schedule.
     stride: how far DDIM goes back from one timestep to the next, num_train_timesteps // steps.
     steps: how many steps were asked for. Heun calls the network twice in each but the last, PLMS in the first.
     spacing: one of SPACINGS. order: Heun's 2, from one step's start to the next in the list of calls.
@@ -106,8 +106,9 @@ def make_grid_euler(schedule: Schedule, steps: int, spacing: str | None = None) 
         timesteps = _trailing(n, steps)
     else:
         timesteps = np.linspace(0, n - 1, steps)[::-1]
-    timesteps = timesteps.astype(np.float32)
-    return _grid(schedule, timesteps, steps, spacing, np.interp(timesteps, np.arange(n), schedule.sigmas.numpy()))
+    sigmas = schedule.sigmas.numpy()
+    timesteps = timesteps.astype(sigmas.dtype)
+    return _grid(schedule, timesteps, steps, spacing, np.interp(timesteps, np.arange(n), sigmas))
 
 
 def make_grid_heun(schedule: Schedule, steps: int, spacing: str | None = None) -> Grid:
@@ -143,6 +144,6 @@ def _grid(
 ) -> Grid:
     """One call for each timestep; sigmas are those of the timesteps unless given."""
     timesteps = torch.from_numpy(timesteps.copy())
-    sigmas = schedule.sigmas[timesteps] if sigmas is None else torch.from_numpy(sigmas).float()
+    sigmas = schedule.sigmas[timesteps] if sigmas is None else torch.from_numpy(sigmas).to(schedule.sigmas)
     stride = schedule.config.num_train_timesteps // steps
-    return Grid(timesteps, torch.cat([sigmas, torch.zeros(1)]), stride, steps, spacing)
+    return Grid(timesteps, torch.cat([sigmas, sigmas.new_zeros(1)]), stride, steps, spacing)

@@ -208,8 +208,9 @@ def rescale_zero_snr(betas: Tensor) -> Tensor:
 
 
 class Schedule:
-    """A noise schedule: betas, alphas = 1 - betas, alphas_cumprod, and sigmas, all float32 on the CPU, (T,).
+    """A noise schedule: betas, alphas = 1 - betas, alphas_cumprod, and sigmas, all on the CPU, (T,).
 
+    These tables are float32, as in Diffusers, or `dtype`: with float64 the samplers, too, compute in float64 when x is.
     sigmas are noise rate / signal rate. Where the SNR is zero, alphas_cumprod is 0, and sigma is 4096, not infinite.
 
     In all methods t is an int, or a LongTensor (B,) with one timestep for each image, at least 0 and below
@@ -217,9 +218,9 @@ class Schedule:
     have their device and dtype. Raises ValueError when t is out of range or doesn't match the batch.
     """
 
-    def __init__(self, config: ScheduleConfig) -> None:
+    def __init__(self, config: ScheduleConfig, dtype: torch.dtype = torch.float32) -> None:
         self.config = config
-        self.betas = make_betas(config)
+        self.betas = make_betas(config).to(dtype)
         self.alphas = 1 - self.betas
         self.alphas_cumprod = torch.cumprod(self.alphas, dim=0)
         # The smallest positive float16, as in Diffusers: the solvers that work with sigmas need a finite first one.

@@ -72,18 +72,19 @@ def assert_parity(
 ) -> float:
     """Assert max |ours − reference| ≤ tolerance · max(1, max |reference|), and return the difference so scaled.
 
-    The tolerance that is None is the dtype's, in TOLERANCES. `against` names the reference's class; then the comparison
-    is added to MEASUREMENTS under `name`.
+    Without a `tolerance` it is that of the dtype, the wider one of the two, in TOLERANCES. With `against`, the name of
+    the reference's class, the comparison is added to MEASUREMENTS under `name`.
 
     Raises:
-        AssertionError: the tolerance is passed; the message holds `name`, the difference and the tolerance.
+        AssertionError: the difference is above the tolerance; the message holds `name` and both numbers.
     """
     difference = max_difference(ours, reference)
     if reference.numel():
         difference /= max(1.0, reference.detach().abs().max().item())
-    tolerance = TOLERANCES[ours.dtype] if tolerance is None else tolerance
+    dtype = torch.promote_types(ours.dtype, reference.dtype)  # a float32 that should be float64 must not pass
+    tolerance = TOLERANCES[dtype] if tolerance is None else tolerance
     if against is not None:
-        MEASUREMENTS.append(Measurement(name, against, ours.dtype, difference, tolerance))
+        MEASUREMENTS.append(Measurement(name, against, dtype, difference, tolerance))
     if not difference <= tolerance:
         raise AssertionError(f"{name}: |Δ| = {difference:.3g} is above {tolerance:g}")
     return difference
@@ -104,7 +105,7 @@ def assert_gradients(
     `against`, the reference's class, the worst is added to MEASUREMENTS under `name`.
 
     Raises:
-        AssertionError: a difference passes the tolerance, or only one side has a gradient.
+        AssertionError: a difference is above the tolerance, or only one side has a gradient.
         ValueError: the modules have different parameters.
     """
     pairs = list(zip(sorted(ours.named_parameters()), sorted(reference.named_parameters()), strict=True))

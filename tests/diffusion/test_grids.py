@@ -19,10 +19,11 @@ CLASSES = {
     "make_grid_dpmpp": "DPMSolverMultistepScheduler",
     "make_grid_karras": "DPMSolverMultistepScheduler",
 }
-# With this steps_offset Diffusers goes beyond t = 999, or has equal timesteps, which divide 0 by 0 in DPM-Solver++.
-FAILS = {("make_grid", "leading", 1, 1000), ("make_grid_plms", "leading", 1, 1000)}
-FAILS |= {("make_grid_dpmpp", "leading", 1, 999), ("make_grid_dpmpp", "leading", 1, 1000)}
-FAILS |= {("make_grid_dpmpp", "leading", 0, 1000), ("make_grid_dpmpp", "linspace", 1, 1000)}
+# With this steps_offset Diffusers may go beyond t = 999, or have equal timesteps, which divide 0 by 0 in DPM-Solver++.
+# What ours does there is in test_every_grid_goes_down_to_zero.
+MAY_FAIL = {("make_grid", "leading", 1, 1000), ("make_grid_plms", "leading", 1, 1000)}
+MAY_FAIL |= {("make_grid_dpmpp", "leading", 1, 999), ("make_grid_dpmpp", "leading", 1, 1000)}
+MAY_FAIL |= {("make_grid_dpmpp", "leading", 0, 1000), ("make_grid_dpmpp", "linspace", 1, 1000)}
 
 
 def calls(name: str, steps: int) -> int:
@@ -43,15 +44,14 @@ def test_grids_equal_diffusers(name, spacing, steps_offset):
         grid = getattr(grids, name)(schedule, steps)
         scheduler.set_timesteps(steps)
         theirs = scheduler.timesteps
-        if (name, spacing, steps_offset, steps) in FAILS:
-            assert theirs.max() > 999 or (theirs.diff() == 0).any()
-            assert not torch.equal(grid.timesteps, theirs)
-        elif theirs[-1] == -1:  # a rounding error in Diffusers, with 61 steps for example: one timestep too many
+        if (name, spacing, steps_offset, steps) in MAY_FAIL:
+            continue
+        if theirs[-1] == -1:  # a rounding error in Diffusers, with 61 steps for example: one timestep too many
             assert spacing == "trailing" and torch.equal(grid.timesteps, theirs[theirs >= 0])
         else:
             assert torch.equal(grid.timesteps, theirs) and grid.timesteps.dtype == theirs.dtype
             if hasattr(scheduler, "sigmas"):
-                assert torch.equal(grid.sigmas, scheduler.sigmas)
+                torch.testing.assert_close(grid.sigmas, scheduler.sigmas)
 
 
 @settings(max_examples=100, deadline=None)

@@ -6,10 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sdlearn.lessons import check
 from sdlearn.lessons.check import (
+    Measurement,
     assert_gradients,
     assert_parity,
     max_difference,
+    parity_table,
     randomize_,
     report_parity,
 )
@@ -84,20 +87,51 @@ def test_values_must_be_finite(value: float) -> None:
 
 
 def test_assert_parity() -> None:
-    reference = torch.tensor([0.5, -100.0])
+    reference = torch.tensor([0.5, -1.0])
     assert assert_parity("equal", reference, reference, 0.0) == 0
     assert assert_parity("at the tolerance", reference + 0.25, reference, 0.25) == 0.25
     with pytest.raises(AssertionError, match=r"decoder: \|Δ\| = 0.25 is above 0.2"):
         assert_parity("decoder", reference + 0.25, reference, 0.2)
-    with pytest.raises(AssertionError, match="1e-05"):
-        assert_parity("default", reference + 2e-5, reference)
-    assert assert_parity("relative", reference + 0.25, reference, 0.0025) == pytest.approx(0.0025)
     with pytest.raises(AssertionError):
-        assert_parity("relative", reference + 0.26, reference, 0.0025)
-    small = torch.tensor([1e-3])
+        assert_parity("tolerance that is no number", reference, reference, math.nan)
+
+
+def test_the_difference_is_relative_to_large_references_only() -> None:
+    large, small = torch.tensor([0.5, -100.0]), torch.tensor([1e-3])
+    assert assert_parity("large", large + 0.25, large, 0.0025) == pytest.approx(0.0025)
+    with pytest.raises(AssertionError):
+        assert_parity("large", large + 0.26, large, 0.0025)
     assert assert_parity("small", small + 1e-4, small, 1.0) == pytest.approx(1e-4, rel=1e-3)
-    with pytest.raises(AssertionError):
-        assert_parity("tolerance that is no number", small, small, math.nan)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-9)])
+def test_the_tolerance_is_that_of_the_dtype(dtype: torch.dtype, tolerance: float) -> None:
+    reference = torch.zeros(3, dtype=dtype)
+    assert_parity("below", reference + 0.9 * tolerance, reference)
+    with pytest.raises(AssertionError, match=f"above {tolerance:g}"):
+        assert_parity("above", reference + 1.1 * tolerance, reference)
+
+
+def test_a_lost_dtype_does_not_loosen_the_tolerance() -> None:
+    double = torch.tensor([0.1], dtype=torch.float64)
+    for pair in ((double.float(), double), (double, double.float())):
+        with pytest.raises(AssertionError, match="above 1e-09"):
+            assert_parity("rounded on one side", *pair)
+
+
+def test_the_table_has_the_worst_in_each_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+    measurements: list[Measurement] = []
+    monkeypatch.setattr(check, "MEASUREMENTS", measurements)
+    zero = torch.zeros(2)
+    assert_parity("decoder", zero + 2e-6, zero, against="AutoencoderKL")
+    assert_parity("decoder", zero + 3e-6, zero, against="AutoencoderKL")
+    assert_parity("decoder", zero.double() + 4e-12, zero.double(), against="AutoencoderKL")
+    assert_gradients(with_gradients(), with_gradients(), name="attention", against="Attention")
+    assert_parity("by hand", zero, zero)  # without a reference's name it is no measurement
+    assert parity_table(measurements).splitlines()[2:] == [
+        "| attention | Attention | 1 |  | 0.0e+00 |",
+        "| decoder | AutoencoderKL | 3 | 4.0e-12 | 3.0e-06 |",
+    ]
 
 
 def test_assert_gradients() -> None:
