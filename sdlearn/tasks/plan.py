@@ -145,7 +145,7 @@ def make_plan(
     ignored = task == "inpainting" and model.unet.config.in_channels > shape[1] and strength == 1
     known = None if pictures is None or ignored else model.encode(pictures, generators)
     noise = draw_noise(shape, generators)  # also where `latents` replace it
-    rest = None if hidden is None else model.encode(pictures * (1 - hidden), generators)
+    rest = None if hidden is None else model.encode(pictures * (1 - hidden.to(pictures)), generators)
     factor = model.autoencoder.config.factor
 
     context = model.encode_prompt(prompts, clip_skip).repeat_interleave(count, dim=0)  # (B, T, C)
