@@ -134,7 +134,8 @@ def make_plan(
     batch = len(prompts) * count
     chosen = check_sampler(model, sampler, eta)
     grid = chosen.make_grid(model.schedule, model.defaults.steps if steps is None else steps)
-    grid = grid.tail(check_strength(strength, grid.steps))
+    if picture is not None:
+        grid = grid.tail(check_strength(strength, grid.steps))
     shape, size = check_sizes(model, batch, height, width, latents, picture)
     pictures = None if picture is None else spread("pictures", read_pictures(picture, size), batch, len(prompts))
     hidden = None if mask is None else spread("masks", read_masks(mask, size), batch, len(prompts))
