@@ -139,6 +139,12 @@ def test_a_loss_on_the_picture_has_a_gradient(tiny: StableDiffusion) -> None:
     assert not last(tiny.sample(PROMPT, steps=1)).requires_grad
 
 
+def test_a_picture_is_never_overlooked(tiny: StableDiffusion) -> None:
+    for name in ("picture", "mask", "strength"):
+        with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
+            tiny.sample(PROMPT, **{name: photo()})
+
+
 def test_a_task_by_name(tiny: StableDiffusion) -> None:
     settings = {"steps": 3, "progress": False}
     (picture,) = tiny(PROMPT, task=sdlearn.inpaint, picture=photo(), mask=stripes(), **settings)
