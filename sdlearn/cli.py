@@ -21,6 +21,8 @@ from sdlearn.storage.files import atomic_write
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from sdlearn.pipeline import StableDiffusion
+
 app = typer.Typer(
     help="Stable Diffusion from scratch: draw pictures, train models, measure them.",
     add_completion=False,
@@ -72,6 +74,13 @@ class Settings:
     sampler: str
     guidance_scale: int | float
     model: str | None
+    image: str | None = None  # the three of image to image and inpainting; a text-to-image picture has none of them
+    mask: str | None = None
+    strength: int | float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is stored: all but what is not used."""
+        return {key: value for key, value in asdict(self).items() if value is not None or key == "model"}
 
     @classmethod
     def from_image(cls, file: Path) -> Self:
@@ -104,7 +113,7 @@ def save_image(image: "Image", file: Path, settings: Settings | None = None) -> 
 
     info = PngInfo()
     if settings is not None:
-        info.add_itxt("sdlearn", json.dumps(asdict(settings), ensure_ascii=False))
+        info.add_itxt("sdlearn", json.dumps(settings.to_dict(), ensure_ascii=False))
     with atomic_write(file) as temporary:
         image.save(temporary, format="PNG", pnginfo=info)
 
@@ -130,17 +139,26 @@ def generate(
     sampler: Annotated[str | None, typer.Option(help="`info` lists all.  [default: the model's]")] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="1 is no guidance.  [default: the model's]")] = None,
     count: Annotated[int, typer.Option(min=1, help="How many; then the seed is added to the file's name.")] = 1,
+    image: Annotated[Path | None, typer.Option(help="A picture to change. It is resized to the model's size.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="White where --image is drawn anew; the rest of it stays.")] = None,
+    strength: Annotated[float | None, typer.Option(help="How far --image may change, up to 1.")] = None,
     model: Model = None,
     like: Annotated[Path | None, typer.Option(help="A picture made by this command: take its settings.")] = None,
     output: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("out/picture.png"),
 ) -> None:
-    """Draw pictures from words. The settings are stored in each picture; `--like PICTURE` draws it again."""
+    """Draw pictures from words, or from a picture and words.
+
+    The settings are stored in each picture; `--like PICTURE` draws it again.
+    """
     given = {"prompt": prompt, "negative_prompt": negative_prompt, "seed": seed, "steps": steps, "sampler": sampler}
-    given |= {"guidance_scale": guidance_scale, "model": model}
-    stored = asdict(Settings.from_image(like)) if like else {}
+    given |= {"guidance_scale": guidance_scale, "model": model, "strength": strength}
+    given |= {"image": image and str(image), "mask": mask and str(mask)}
+    stored = Settings.from_image(like).to_dict() if like else {}
     chosen = stored | {name: value for name, value in given.items() if value is not None}
     if "prompt" not in chosen:
         raise ValueError('say what to draw, as in: sdlearn generate "a red apple", or name a picture with --like')
+    if "image" not in chosen and {"mask", "strength"} & chosen.keys():
+        raise ValueError("--mask and --strength need a picture: --image FILE")
     prepare(output)
 
     import sdlearn
@@ -154,12 +172,34 @@ def generate(
     for number in range(first.seed, first.seed + count):
         # One after the other: in a batch the last bits would differ, and `--like` could not draw the same pixels.
         settings = replace(first, seed=number)
-        arguments = asdict(settings)
-        del arguments["model"]
-        (image,) = pipeline(arguments.pop("prompt"), **arguments)
         file = output if count == 1 else output.with_stem(f"{output.stem}-{number}")
-        save_image(image, file, settings)
+        save_image(draw(pipeline, settings), file, settings)
         print(file)
+
+
+def draw(model: "StableDiffusion", settings: Settings) -> "Image":
+    """One picture: text to image; with an image, image to image; with a mask as well, inpainting."""
+    import sdlearn
+
+    arguments = settings.to_dict()
+    del arguments["model"]
+    files = {"picture": arguments.pop("image", None), "mask": arguments.pop("mask", None)}
+    files = {name: file for name, file in files.items() if file is not None}
+    if files:
+        arguments |= {name: open_image(file) for name, file in files.items()}
+        arguments |= {"task": sdlearn.inpaint if "mask" in files else sdlearn.image_to_image}
+        arguments |= {"height": model.defaults.height, "width": model.defaults.width}
+    (image,) = model(arguments.pop("prompt"), **arguments)
+    return image
+
+
+def open_image(file: str) -> "Image":
+    """Read a picture. Raises OSError when it is missing or no picture."""
+    from PIL import Image
+
+    with Image.open(file) as image:
+        image.load()
+        return image
 
 
 @app.command()

@@ -142,9 +142,40 @@ class TestGenerate:
         assert np.array_equal(pixels("bundled.png"), pixels("again.png"))
         assert not np.array_equal(pixels("bundled.png"), pixels("named.png"))
 
+    def test_a_picture_is_changed(self, run: Run) -> None:
+        Image.effect_noise((80, 50), 90).convert("RGBA").save("photo.png")
+        run("generate", "a cat", "--image", "photo.png", "--strength", 0.5, "--seed", 3, "--output", "a.png")
+        assert pixels("a.png").shape == (64, 64, 3)
+        assert {key: settings("a.png").get(key) for key in ("image", "strength", "seed", "mask")} == {
+            **{"image": "photo.png", "strength": 0.5, "seed": 3, "mask": None},
+        }
+        options = {"picture": Image.open("photo.png"), "strength": 0.5, "seed": 3, "height": 64, "width": 64}
+        (expected,) = sdlearn.load()("a cat", task=sdlearn.image_to_image, progress=False, **options)
+        assert np.array_equal(pixels("a.png"), np.asarray(expected))
+        run("generate", "--like", "a.png", "--output", "b.png")
+        assert np.array_equal(pixels("a.png"), pixels("b.png"))
+        assert settings("a.png") == settings("b.png")
+
+    def test_a_part_is_drawn_anew(self, run: Run) -> None:
+        Image.effect_noise((64, 64), 90).convert("RGB").save("photo.png")
+        mask = Image.new("L", (64, 64), 0)
+        mask.paste(255, (0, 0, 32, 64))
+        mask.save("mask.png")
+        run("generate", "a cat", "--image", "photo.png", "--mask", "mask.png", "--output", "a.png")
+        options = {"picture": Image.open("photo.png"), "mask": mask}
+        (expected,) = sdlearn.load()("a cat", task=sdlearn.inpaint, progress=False, **options)
+        assert np.array_equal(pixels("a.png"), np.asarray(expected))
+        run("generate", "--like", "a.png", "--output", "b.png")
+        assert np.array_equal(pixels("a.png"), pixels("b.png"))
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
+            (["a cat", "--mask", "plain.png"], "--mask and --strength need a picture: --image FILE"),
+            (["a cat", "--strength", "0.5"], "--mask and --strength need a picture: --image FILE"),
+            (["a cat", "--image", "file"], "cannot identify image file"),
+            (["a cat", "--image", "nowhere.png"], "No such file or directory: nowhere.png"),
+            (["a cat", "--image", "plain.png", "--strength", "0.1"], "leaves none of 5 steps; raise it to 0.2"),
             ([], "say what to draw"),
             (["a cat", "--sampler", "eular"], "ddpm, ddim, plms, euler"),
             (["a cat", "--steps", "5000"], "1000"),

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers.utils import logging as diffusers_logging
+from side_by_side import SCHEDULERS, both
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
@@ -35,13 +36,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 PROMPTS = ["a small red apple on a blue background", "an owl"]
 NEGATIVE = "a large green cat"
-SCHEDULERS = {
-    "ddim": diffusers.DDIMScheduler,
-    "plms": diffusers.PNDMScheduler,
-    "euler": diffusers.EulerDiscreteScheduler,
-    "heun": diffusers.HeunDiscreteScheduler,
-    "dpmpp_2m": diffusers.DPMSolverMultistepScheduler,
-}
 
 
 @pytest.fixture(scope="module")
@@ -65,45 +59,44 @@ def quiet_diffusers() -> None:
 
 
 def assert_equal_to_diffusers(folder: Path, sampler: str, steps: int) -> None:
-    """Load the folder in both, start both from the same noise, and compare latents and pixels."""
-    ours = load(folder)
-    reference = diffusers.StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
-    reference.set_progress_bar_config(disable=True)
-    reference.scheduler = SCHEDULERS[sampler].from_pretrained(folder / "scheduler")
-    assert {network.dtype for network in (reference.unet, reference.vae, reference.text_encoder)} == {torch.float32}
-
+    """Load the folder in both, in float64, start both from the same noise, and compare latents and pixels."""
+    ours, reference = both(folder, diffusers.StableDiffusionPipeline, sampler)
+    tolerance, against = SCHEDULERS[sampler][1], "StableDiffusionPipeline"
     side = ours.defaults.height // ours.autoencoder.config.factor
-    noise = torch.randn((2, 4, side, side), generator=torch.Generator().manual_seed(5))
+    noise = torch.randn((2, 4, side, side), generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     settings = {"guidance_scale": 7.5, "num_inference_steps": steps, "latents": noise}
     negative = [NEGATIVE] * 2
     expected = reference(PROMPTS, negative_prompt=negative, output_type="latent", **settings).images
-    latents = draw(
-        ours, PROMPTS, negative_prompt=NEGATIVE, sampler=sampler, steps=steps, guidance_scale=7.5, latents=noise
-    )
-    against = "StableDiffusionPipeline"
-    assert_parity(f"pipeline, text to image, {sampler}, latents", latents, expected, 1e-4, against=against)
+    own = {"negative_prompt": NEGATIVE, "sampler": sampler, "steps": steps, "guidance_scale": 7.5, "latents": noise}
+    latents = draw(ours, PROMPTS, **own)
+    assert_parity(f"text to image, {sampler}, latents", latents, expected, tolerance, against=against)
 
     with torch.no_grad():
         decoded = reference.vae.decode(expected / reference.vae.config.scaling_factor).sample.clamp(-1, 1)
-    pixels = ours.decode(latents)  # from -1 to 1
-    assert_parity(f"pipeline, text to image, {sampler}, pixels", pixels, decoded, 1 / 255, against=against)
-    pictures = ours(
-        PROMPTS,
-        negative_prompt=NEGATIVE,
-        sampler=sampler,
-        steps=steps,
-        guidance_scale=7.5,
-        latents=noise,
-        progress=False,
-    )
+    assert_parity(f"text to image, {sampler}, picture", ours.decode(latents), decoded, tolerance, against=against)
+    pictures = ours(PROMPTS, progress=False, **own)
     references = reference(PROMPTS, negative_prompt=negative, **settings).images
-    for picture, other in zip(pictures, references, strict=True):
+    for picture, other in zip(pictures, references, strict=True):  # a number may lie between two whole ones
         assert np.abs(np.asarray(picture, dtype=int) - np.asarray(other, dtype=int)).max() <= 1
     assert np.asarray(pictures[0]).std() > 1  # a picture, not a plain colour
 
 
 @pytest.mark.usefixtures("quiet_diffusers")
-@pytest.mark.parametrize("sampler", SCHEDULERS)
+def test_float32_draws_what_diffusers_draws_in_float32(tiny: StableDiffusion, tiny_folder: Path) -> None:
+    """One step: in float32 differences grow from step to step, by how much depends on the processor."""
+    reference = diffusers.StableDiffusionPipeline.from_pretrained(tiny_folder, local_files_only=True)
+    assert {network.dtype for network in (reference.unet, reference.vae, reference.text_encoder)} == {torch.float32}
+    reference.set_progress_bar_config(disable=True)
+    reference.scheduler = diffusers.DDIMScheduler.from_pretrained(tiny_folder / "scheduler")
+    noise = noise_of(range(1))
+    settings = {"num_inference_steps": 1, "guidance_scale": 3.0, "latents": noise, "output_type": "latent"}
+    expected = reference(PROMPTS[0], **settings).images
+    latents = draw(tiny, steps=1, sampler="ddim", latents=noise)
+    assert_parity("text to image, one step, latents", latents, expected, against="StableDiffusionPipeline")
+
+
+@pytest.mark.usefixtures("quiet_diffusers")
+@pytest.mark.parametrize("sampler", ["ddim", "plms", "euler", "heun", "dpmpp_2m"])
 @pytest.mark.parametrize("folder", ["tiny_folder", "epsilon_folder"])
 def test_equal_to_diffusers(folder: str, sampler: str, request: pytest.FixtureRequest) -> None:
     assert_equal_to_diffusers(request.getfixturevalue(folder), sampler, steps=6)

@@ -33,7 +33,7 @@ def load(
     *,
     parts: Mapping[str, Callable[..., Any]] | None = None,
     device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype = torch.float32,
     config: str | Path | None = None,
     ema: bool = False,
     prediction_type: str | None = None,
@@ -58,13 +58,9 @@ def load(
         ValueError: it holds another kind of model, a setting that is not supported, damaged or unfitting weights; or a
             name in `parts` is unknown; or the dtype is not one of floats.
     """
-    dtype = torch.float32 if dtype is None else dtype
     check_dtype(dtype)
     own = sort_parts(parts)
     make_tokenizer = own["pipeline"].get("tokenizer", Tokenizer)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-
     path, name = find_model(source or os.environ.get("SDLEARN_MODEL") or BUNDLED)
     if path.is_dir():
         if config is not None or ema:
@@ -76,7 +72,7 @@ def load(
         about = describe_single_file(path, make_tokenizer, config)
         networks = build_networks(about.configs, own)
         load_single_file(networks, path, dtype, ema)
-    networks.to(device=device).requires_grad_(False)
+    networks.to(device=pick_device(device)).requires_grad_(False)
 
     if path.is_file() and config is None:
         prediction_type = prediction_type or find_prediction_type(path, about.tokenizer, **networks)
@@ -84,9 +80,7 @@ def load(
     schedule = replace(about.schedule, prediction_type=prediction_type or about.schedule.prediction_type)
     return StableDiffusion(
         about.tokenizer,
-        networks["text_encoder"],
-        networks["vae"],
-        networks["unet"],
+        *networks.values(),  # text encoder, autoencoder, UNet
         own["pipeline"].get("schedule", Schedule)(schedule),
         samplers=SAMPLERS | {name: replace(SAMPLERS[name], loop=loop) for name, loop in own["samplers"].items()},
         guide=partial(own["pipeline"].get("guide", guide), **own["guide"]),
@@ -94,3 +88,10 @@ def load(
         name=name,
         card=about.card,
     )
+
+
+def pick_device(device: torch.device | str | None) -> torch.device | str | None:
+    """ "auto" is an NVIDIA GPU if there is one, else the CPU; anything else is what it says."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device

@@ -28,7 +28,7 @@ def image_to_image(
     picture: a PIL image or several, one for each prompt, which are resized to `height` and `width` if these are given;
         or a tensor (B, 3, H, W) in [−1, 1].
     strength: above 0, up to 1; the last int(steps · strength) steps of the grid are made.
-    settings: what else `make_plan` takes.
+    settings: see `sdlearn.tasks.plan.Settings`.
     """
     plan = make_plan("image to image", model, prompt, picture, None, strength, **settings)
     denoise = model.guide(model.predict, plan.condition, plan.unconditional, plan.guidance_scale, plan.rescale)

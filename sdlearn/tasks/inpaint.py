@@ -32,7 +32,7 @@ def inpaint(
 
     picture: see `image_to_image`. mask: white, or 1 in a tensor (B, 1, H, W), where to draw; from one half up counts.
     strength: above 0, up to 1; below 1 the first noise holds something of the picture, under the mask as well.
-    settings: what else `make_plan` takes.
+    settings: see `sdlearn.tasks.plan.Settings`.
     """
     plan = make_plan("inpainting", model, prompt, picture, mask, strength, **settings)
     condition, project = plan.condition, None

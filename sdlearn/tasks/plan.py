@@ -86,6 +86,35 @@ class Plan:
         return Run(self.sampler.loop(denoise, x, self.grid, self.schedule, **options), len(self.grid))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a caller may ask of every task. What is None comes from the model's defaults.
+
+    negative_prompt: what guidance leads away from; one text, or one for each prompt.
+    steps: from 1 to the schedule's num_train_timesteps. sampler: a name in the model's `samplers`.
+    guidance_scale: 1 is without guidance (arXiv 2207.12598). rescale: from 0 to 1, see `guide`.
+    count: how many pictures of each prompt, one after the other.
+    seed: picture i has its own random numbers, those of seed + i. So any of them can be repeated alone.
+    height, width: in pixels. A given picture is resized to them; it keeps its size where they are None.
+    latents: noise to start from, (B, C, H/f, W/f), of standard deviation 1, in place of the seed's.
+    eta: from 0 to 1, the noise that "ddim" adds in every step.
+    clip_skip: how many of the text encoder's last layers are left out; some models were trained so.
+    """
+
+    negative_prompt: str | list[str] = ""
+    steps: int | None = None
+    sampler: str | None = None
+    guidance_scale: float | None = None
+    rescale: float = 0.0
+    count: int = 1
+    seed: int = 0
+    height: int | None = None
+    width: int | None = None
+    latents: Tensor | None = None
+    eta: float = 0.0
+    clip_skip: int = 0
+
+
 def make_plan(
     task: str,
     model: "StableDiffusion",
@@ -94,77 +123,68 @@ def make_plan(
     mask: Pictures | None = None,
     strength: float = 1.0,
     /,
-    *,
-    negative_prompt: str | list[str] = "",
-    steps: int | None = None,
-    sampler: str | None = None,
-    guidance_scale: float | None = None,
-    rescale: float = 0.0,
-    count: int = 1,
-    seed: int = 0,
-    height: int | None = None,
-    width: int | None = None,
-    latents: Tensor | None = None,
-    eta: float = 0.0,
-    clip_skip: int = 0,
+    **settings: Any,
 ) -> Plan:
-    """Check what a task was asked for, and make its grid, noise and conditions. What is None is in model.defaults.
+    """Check what a task was asked for, and make its grid, noise and conditions.
 
-    Args:
-        task: one of NEEDS.
-        prompt: one text or several. Each makes `count` pictures, one after the other.
-        picture, mask, strength: see `image_to_image` and `inpaint`.
-        negative_prompt: what guidance leads away from; one text, or one for each prompt.
-        steps: from 1 to the schedule's num_train_timesteps.
-        sampler: a name in the model's `samplers`.
-        guidance_scale: 1 is without guidance (arXiv 2207.12598).
-        rescale: from 0 to 1, see `guide`.
-        seed: picture i has its own random numbers, those of seed + i. So any of them can be repeated alone.
-        height, width: in pixels. A given picture is resized to them; it keeps its size where they are None.
-        latents: noise to start from, (B, C, H/f, W/f), of standard deviation 1, in place of the seed's.
-        eta: from 0 to 1, the noise that "ddim" adds in every step.
-        clip_skip: how many of the text encoder's last layers are left out; some models were trained so.
+    task: one of NEEDS. prompt: one text or several. picture, mask, strength: see `image_to_image` and `inpaint`.
+    settings: see `Settings`.
 
-    Raises:
-        ValueError: a value is not accepted, the message says which are; or the model is made for another task.
+    Raises ValueError when a value is not accepted, the message says which are; or when the model is made for another
+    task.
     """
+    asked = Settings(**settings)
     check_task(task, model.kind, picture=picture, mask=mask)
-    prompts, negatives = check_prompts(prompt, negative_prompt)
-    check_count("count", count)
-    batch = len(prompts) * count
-    chosen = check_sampler(model, sampler, eta)
-    grid = chosen.make_grid(model.schedule, model.defaults.steps if steps is None else steps)
-    grid = grid.tail(check_strength(strength, grid.steps))
-    shape, size = check_sizes(model, batch, height, width, latents, picture)
+    prompts, negatives = check_prompts(prompt, asked.negative_prompt)
+    check_count("count", asked.count)
+    batch = len(prompts) * asked.count
+    sampler, grid = check_sampler(model, asked, None if picture is None else strength)
+    shape, size = check_sizes(model, batch, asked, picture)
+    generators = make_generators(asked.seed, batch)
     pictures = None if picture is None else spread("pictures", read_pictures(picture, size), batch, len(prompts))
     hidden = None if mask is None else spread("masks", read_masks(mask, size), batch, len(prompts))
-
-    # Who gets which random numbers depends on this order, and is as in Diffusers: it draws the rest's latents also for
-    # a model that doesn't read them, but not those of a picture that plays no part.
-    generators = make_generators(seed, batch)
-    ignored = task == "inpainting" and model.unet.config.in_channels > shape[1] and strength == 1
-    known = None if pictures is None or ignored else model.encode(pictures, generators)
-    noise = draw_noise(shape, generators)  # also where `latents` replace it
-    rest = None if hidden is None else model.encode(pictures * (1 - hidden), generators)
-    factor = model.autoencoder.config.factor
-
-    context = model.encode_prompt(prompts, clip_skip).repeat_interleave(count, dim=0)  # (B, T, C)
-    empty = model.encode_prompt(negatives, clip_skip).repeat_interleave(batch // len(negatives), dim=0)
+    latents = draw_latents(model, shape, generators, pictures, hidden, strength, asked.latents)
+    context = model.encode_prompt(prompts, asked.clip_skip)  # (prompts, T, C)
+    empty = model.encode_prompt(negatives, asked.clip_skip)
     return Plan(
         schedule=model.schedule,
-        sampler=chosen,
+        sampler=sampler,
         grid=grid,
         generators=generators,
-        noise=(noise if latents is None else latents).to(model.device, model.sampling_dtype),
-        condition=Condition(context),
-        unconditional=Condition(empty),
-        guidance_scale=model.defaults.guidance_scale if guidance_scale is None else guidance_scale,
-        rescale=rescale,
-        eta=eta,
-        known=known,
-        mask=None if hidden is None else hidden[..., ::factor, ::factor].to(rest),  # the nearest pixel, as in Diffusers
-        rest=rest,
+        condition=Condition(context.repeat_interleave(asked.count, dim=0)),  # (B, T, C)
+        unconditional=Condition(empty.repeat_interleave(batch // len(empty), dim=0)),
+        guidance_scale=model.defaults.guidance_scale if asked.guidance_scale is None else asked.guidance_scale,
+        rescale=asked.rescale,
+        eta=asked.eta,
+        **latents,
     )
+
+
+def draw_latents(
+    model: "StableDiffusion",
+    shape: tuple[int, ...],
+    generators: list[torch.Generator],
+    pictures: Tensor | None,
+    hidden: Tensor | None,
+    strength: float,
+    given: Tensor | None,
+) -> dict[str, Tensor | None]:
+    """The Plan's noise, known, mask and rest.
+
+    Which random numbers go where depends on the order: the pictures' latents, the noise, the rest's latents. It is that
+    of Diffusers, which also draws the rest's latents for a model that doesn't read them, but doesn't draw those of
+    pictures that play no part.
+    """
+    reads_rest = model.unet.config.in_channels > shape[1]
+    known = None if pictures is None or (reads_rest and strength == 1) else model.encode(pictures, generators)
+    noise = draw_noise(shape, generators)  # also where others are given: what is drawn later doesn't depend on them
+    noise = (noise if given is None else given).to(model.device, model.sampling_dtype)
+    if hidden is None:
+        return {"noise": noise, "known": known}
+    rest = model.encode(pictures * (1 - hidden.to(pictures)), generators)
+    factor = model.autoencoder.config.factor
+    mask = hidden[..., ::factor, ::factor].to(noise)  # of f × f pixels the first one, as in Diffusers
+    return {"noise": noise, "known": known, "mask": mask, "rest": rest}
 
 
 def check_prompts(prompt: str | list[str], negative: str | list[str]) -> tuple[list[str], list[str]]:
@@ -184,13 +204,18 @@ def check_prompts(prompt: str | list[str], negative: str | list[str]) -> tuple[l
     return prompts, negatives
 
 
-def check_sampler(model: "StableDiffusion", name: str | None, eta: float) -> Sampler:
-    name = model.defaults.sampler if name is None else name
+def check_sampler(model: "StableDiffusion", asked: Settings, strength: float | None) -> tuple[Sampler, Grid]:
+    """The sampler and its grid, of which a strength leaves only the end."""
+    name = model.defaults.sampler if asked.sampler is None else asked.sampler
     if name not in model.samplers:
         raise ValueError(f"sampler {name!r} is not known, only {', '.join(model.samplers)}")
-    if not 0 <= eta <= 1 or (eta > 0 and name != "ddim"):
-        raise ValueError(f"eta = {eta} with sampler {name!r}: must be from 0 to 1 with 'ddim', and 0 with any other")
-    return model.samplers[name]
+    if not 0 <= asked.eta <= 1 or (asked.eta > 0 and name != "ddim"):
+        raise ValueError(
+            f"eta = {asked.eta} with sampler {name!r}: must be from 0 to 1 with 'ddim', and 0 with any other"
+        )
+    sampler, steps = model.samplers[name], model.defaults.steps if asked.steps is None else asked.steps
+    grid = sampler.make_grid(model.schedule, steps)
+    return sampler, grid if strength is None else grid.tail(check_strength(strength, steps))
 
 
 def check_strength(strength: float, steps: int) -> int:
@@ -211,22 +236,17 @@ def make_generators(seed: int, batch: int) -> list[torch.Generator]:
 
 
 def check_sizes(
-    model: "StableDiffusion",
-    batch: int,
-    height: int | None,
-    width: int | None,
-    latents: Tensor | None,
-    picture: Pictures | None,
+    model: "StableDiffusion", batch: int, asked: Settings, picture: Pictures | None
 ) -> tuple[tuple[int, ...], tuple[int, int]]:
     """The shape of the latents (B, C, H/f, W/f), and the size of the pictures (H, W)."""
-    factor, channels = model.autoencoder.config.factor, model.autoencoder.config.latent_channels
+    factor, channels, latents = model.autoencoder.config.factor, model.autoencoder.config.latent_channels, asked.latents
     own = (model.defaults.height, model.defaults.width)
     if latents is not None:
         check_floats("latents", latents, "(B, C, H, W)")
         own = (latents.shape[2] * factor, latents.shape[3] * factor)
     elif picture is not None:
         own = picture_size(picture)
-    size = (own[0] if height is None else height, own[1] if width is None else width)
+    size = (own[0] if asked.height is None else asked.height, own[1] if asked.width is None else asked.width)
     multiple = factor * 2 ** (len(model.unet.config.block_out_channels) - 1)  # the UNet halves the latents this often
     for name, side in zip(("height", "width"), size, strict=True):
         if not is_count(side) or side % multiple:

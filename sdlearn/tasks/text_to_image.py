@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def text_to_image(model: "StableDiffusion", prompt: str | list[str], **settings: Any) -> Iterator[Step]:
     """Draw from words alone (Rombach et al. 2022, arXiv 2112.10752, section 4.3).
 
-    settings: what else `make_plan` takes: negative_prompt, steps, sampler, guidance_scale, seed, count, height, width …
+    settings: see `sdlearn.tasks.plan.Settings`: negative_prompt, steps, sampler, guidance_scale, count, seed, height …
     Everything is checked before the first Step is asked for; ValueError says what is not accepted.
     """
     plan = make_plan("text to image", model, prompt, **settings)

@@ -9,6 +9,7 @@ import diffusers
 import pytest
 import torch
 from diffusers.utils import logging as diffusers_logging
+from side_by_side import SCHEDULERS, both
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
@@ -26,18 +27,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 PROMPTS = ["a small red apple on a blue background", "an owl"]
 NEGATIVE = ["a large green cat"] * 2
 STEPS = 7
-
-# Each sampler's class in Diffusers, and the tolerance. The first three take float64 tables, and follow them. The steps
-# of the others are made in float32 inside, or with tables that were rounded to it.
-SCHEDULERS: dict[str, tuple[Any, float | None]] = {
-    "ddim": (diffusers.DDIMScheduler, None),
-    "ddpm": (diffusers.DDPMScheduler, None),
-    "plms": (diffusers.PNDMScheduler, None),
-    "dpmpp_2m": (diffusers.DPMSolverMultistepScheduler, 1e-6),
-    "euler": (diffusers.EulerDiscreteScheduler, 1e-6),
-    "euler_ancestral": (diffusers.EulerAncestralDiscreteScheduler, 1e-6),
-    "heun": (diffusers.HeunDiscreteScheduler, 1e-6),
-}
 
 
 def pixels(seed: int, count: int = 2, height: int = 48, width: int = 64) -> Tensor:
@@ -80,20 +69,6 @@ def inpainting_folder(epsilon_folder: Path, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("models") / "inpainting"
     save(StableDiffusion(*parts, defaults=model.defaults), folder)
     return folder
-
-
-def both(folder: Path, pipeline: Any, sampler: str) -> tuple[StableDiffusion, Any]:
-    """A model folder in ours and in a pipeline of Diffusers, both in float64, with float64 tables."""
-    ours = load(folder, dtype=torch.float64)
-    for table in ("betas", "alphas", "alphas_cumprod"):
-        setattr(ours.schedule, table, getattr(ours.schedule, table).double())
-    theirs = pipeline.from_pretrained(folder, local_files_only=True).to(torch.float64)
-    theirs.set_progress_bar_config(disable=True)
-    theirs.scheduler = SCHEDULERS[sampler][0].from_pretrained(folder / "scheduler")
-    for table in ("betas", "alphas", "alphas_cumprod", "final_alpha_cumprod", "one"):
-        if isinstance(value := getattr(theirs.scheduler, table, None), Tensor):
-            setattr(theirs.scheduler, table, value.double())
-    return ours, theirs
 
 
 def generators() -> list[torch.Generator]:
