@@ -20,8 +20,8 @@ from sdlearn.data import caption
 from sdlearn.evaluation.judge import judge_pictures, load_judge
 from sdlearn.evaluation.scores import evaluating, matches, requests
 from sdlearn.evaluation.sharpness import edge_agreement, nearest_renderings, psnr
+from sdlearn.files import atomic_write
 from sdlearn.pictures import to_pixels
-from sdlearn.storage.files import atomic_write
 
 PICTURES, BATCH = 160, 80
 FINE = {"sampler": "dpmpp_2m", "steps": 200}

@@ -16,9 +16,9 @@ import typer
 from torch import Tensor
 
 import sdlearn
+from sdlearn.files import atomic_write
 from sdlearn.lessons.check import Measurement, max_difference, parity_table
 from sdlearn.pictures import captioned_grid, to_images
-from sdlearn.storage.files import atomic_write
 
 PROMPTS = ["a photograph of an astronaut riding a horse", "a small owl on a pink background"]
 TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}

@@ -29,10 +29,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 import sdlearn
+from sdlearn.files import atomic_write
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.text import TextConfig, TextEncoder
 from sdlearn.models.unet import UNet, UNetConfig
-from sdlearn.storage.files import atomic_write
 from sdlearn.storage.load import BUNDLED
 
 PROMPT = "a penguin on a yellow background"

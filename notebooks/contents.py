@@ -13,7 +13,7 @@ import host
 import nbformat
 from PIL import Image
 
-from sdlearn.storage.files import atomic_write
+from sdlearn.files import atomic_write
 
 WIDTH = 160  # pixels
 PLACE = re.compile(r"<!-- lessons -->\n.*<!-- end of lessons -->\n", re.DOTALL)

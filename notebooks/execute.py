@@ -19,8 +19,8 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
+from sdlearn.files import atomic_write
 from sdlearn.lessons import exercises as ex
-from sdlearn.storage.files import atomic_write
 
 FOLDER = Path(__file__).parent
 CHECK_LINE = re.compile(r"^[○✔✘] \d\d\.\w+: .*$", re.MULTILINE)

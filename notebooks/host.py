@@ -14,7 +14,7 @@ from typing import Any
 
 import nbformat
 
-from sdlearn.storage.files import atomic_write
+from sdlearn.files import atomic_write
 
 ROOT = Path(__file__).parents[1]
 BRANCH = "main"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import typer
 
 from sdlearn.config import read_table
-from sdlearn.storage.files import atomic_write
+from sdlearn.files import atomic_write
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -366,7 +366,7 @@ def evaluate(
         raise FileNotFoundError(f"no folder of runs at {card}")
     pipeline = sdlearn.load(model)
     settings = {"steps": steps, "sampler": sampler, "guidance_scale": guidance_scale}
-    report = measure(pipeline, images, seed, **settings, output=output)
+    report = measure(pipeline, images=images, seed=seed, **settings, output=output)
     print(report.table())
     if card is not None:
         from sdlearn.evaluation.card import write_card

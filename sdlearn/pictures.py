@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
-from sdlearn.storage.files import atomic_write
+from sdlearn.files import atomic_write
 
 
 def to_unit(pictures: Tensor) -> Tensor:

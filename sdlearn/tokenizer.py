@@ -21,7 +21,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from sdlearn.storage.files import atomic_write, read_json
+from sdlearn.files import atomic_write, read_json
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 END_OF_WORD = "</w>"

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
+from sdlearn.files import atomic_write
 from sdlearn.lessons.check import MEASUREMENTS, parity_table, randomize_
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.text import TextConfig, TextEncoder
 from sdlearn.models.unet import UNet, UNetConfig
 from sdlearn.pipeline import StableDiffusion
-from sdlearn.storage.files import atomic_write
 from sdlearn.storage.save import save
 from sdlearn.tasks.plan import Defaults
 from sdlearn.tokenizer import train_bpe

@@ -385,7 +385,9 @@ def test_evaluate_passes_everything_on(run: Run, epsilon_folder: Path, monkeypat
 
     monkeypatch.setitem(sys.modules, "sdlearn.evaluation.scores", SimpleNamespace(evaluate=measure))
     assert (
-        run("evaluate", "--model", epsilon_folder, "--images", 20, "--seed", 5, "--output", "scores") == "the table\n"
+        run("evaluate", "--model", epsilon_folder, "--images", 20, "--sampler", "heun", "--output", "scores")
+        == "the table\n"
     )
-    options = {"images": 20, "seed": 5, "steps": None, "guidance_scale": None, "output": Path("scores")}
+    options = {"images": 20, "seed": 0, "steps": None, "sampler": "heun", "guidance_scale": None}
+    options |= {"output": Path("scores")}
     assert calls == [("epsilon", options)]

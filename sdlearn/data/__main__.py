@@ -8,8 +8,8 @@ import typer
 from PIL import Image
 
 from sdlearn.data.scenes import PairScenes, Scenes
+from sdlearn.files import atomic_write
 from sdlearn.pictures import captioned_grid
-from sdlearn.storage.files import atomic_write
 
 
 def main(

@@ -19,7 +19,7 @@ from types import ModuleType
 import numpy as np
 from PIL import Image
 
-from sdlearn.storage.files import atomic_write
+from sdlearn.files import atomic_write
 
 DRAWING_SIZE = 256  # pixels; the largest subject in a scene of 64 pixels has 60, so there is plenty to shrink from
 STYLES = {

@@ -8,7 +8,7 @@ from safetensors import safe_open
 
 from sdlearn.data import COLORS, HELD_OUT_SUBJECTS, SUBJECTS
 from sdlearn.evaluation.scores import Report
-from sdlearn.storage.files import atomic_write, read_json
+from sdlearn.files import atomic_write, read_json
 from sdlearn.training.run import read_recipe
 
 PARTS = {

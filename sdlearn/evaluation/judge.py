@@ -18,8 +18,8 @@ from tqdm.auto import tqdm
 from sdlearn.data import COLORS, SIZES, SUBJECTS, Scenes
 from sdlearn.data.openmoji import cache_folder, find_subject
 from sdlearn.data.scenes import JITTER
+from sdlearn.files import atomic_write
 from sdlearn.pictures import to_unit
-from sdlearn.storage.files import atomic_write
 
 FRAME = 2  # pixels at each edge of a picture that count as its background
 

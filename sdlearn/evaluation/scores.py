@@ -22,9 +22,9 @@ from sdlearn.data import SIZES, SUBJECTS, Scene, Scenes, caption, pairs
 from sdlearn.data.scenes import SPLITS
 from sdlearn.evaluation.judge import Judge, background_colors, judge_pictures, load_judge
 from sdlearn.evaluation.sharpness import Sharpness, edge_agreement, measure_sharpness, nearest_renderings, psnr
+from sdlearn.files import atomic_write, write_json
 from sdlearn.pictures import captioned_grid, save_image_grid, to_images, to_pixels, to_unit
 from sdlearn.pipeline import StableDiffusion
-from sdlearn.storage.files import atomic_write, write_json
 
 BATCH = 128
 SIDE = 64  # pixels: the size of the scenes, and so of what the judge can look at

@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from sdlearn.files import atomic_write, read_json, write_json
 from sdlearn.models.clip import CLIP, CLIPConfig
 from sdlearn.models.text import TextConfig, TextEncoder
-from sdlearn.storage.files import atomic_write, read_json, write_json
 from sdlearn.storage.folder import build, load_part
 from sdlearn.storage.weights import load_weights
 

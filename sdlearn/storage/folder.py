@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from sdlearn.config import Config
 from sdlearn.diffusion.schedule import ScheduleConfig
+from sdlearn.files import atomic_write, read_json, write_json
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.text import TextConfig, TextEncoder
 from sdlearn.models.unet import UNet, UNetConfig
 from sdlearn.pipeline import StableDiffusion
-from sdlearn.storage.files import atomic_write, read_json, write_json
 from sdlearn.storage.weights import load_weights, weight_file
 from sdlearn.tasks.kinds import KINDS
 from sdlearn.tasks.plan import Defaults

@@ -11,12 +11,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sdlearn.diffusion.schedule import ScheduleConfig
+from sdlearn.files import atomic_write
 from sdlearn.models.autoencoder import Autoencoder
 from sdlearn.models.text import TextEncoder
 from sdlearn.models.unet import UNet, UNetConfig
 from sdlearn.pipeline import StableDiffusion
 from sdlearn.storage.compvis import OPEN_CLIP, CompVis, Place, check_kind, identify
-from sdlearn.storage.files import atomic_write
 from sdlearn.storage.folder import NETWORKS, Description, describe_folder
 from sdlearn.storage.weights import load_weights, map_file
 from sdlearn.tokenizer import EOS, Tokenizer

@@ -4,13 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
+from sdlearn.files import read_json
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.clip import CLIP, CLIPConfig
 from sdlearn.models.text import TextConfig, TextEncoder
 from sdlearn.models.unet import UNet, UNetConfig
 from sdlearn.pipeline import StableDiffusion
 from sdlearn.storage.clip import save_clip
-from sdlearn.storage.files import read_json
 from sdlearn.storage.folder import load_part
 from sdlearn.storage.save import save
 from sdlearn.tokenizer import Tokenizer

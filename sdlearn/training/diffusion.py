@@ -18,12 +18,12 @@ from sdlearn.data.scenes import DROP, JITTER
 from sdlearn.diffusion.guidance import Condition, guide
 from sdlearn.diffusion.samplers import draw_noise, get_sampler, last
 from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
+from sdlearn.files import atomic_write, write_json
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.text import TextConfig, TextEncoder
 from sdlearn.models.unet import UNet, UNetConfig
 from sdlearn.pictures import to_unit
 from sdlearn.pipeline import decode_latents, encode_pictures
-from sdlearn.storage.files import atomic_write, write_json
 from sdlearn.storage.folder import load_part, save_part
 from sdlearn.tokenizer import Tokenizer
 from sdlearn.training.attention import OpenAttention

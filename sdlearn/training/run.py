@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
+from sdlearn.files import atomic_write
 from sdlearn.pictures import save_image_grid
-from sdlearn.storage.files import atomic_write
 from sdlearn.training.loop import Ema, State, Task, TrainConfig, TrainStep, train
 
 

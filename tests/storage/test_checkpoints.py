@@ -15,12 +15,12 @@ from diffusers import AutoencoderKL, StableDiffusionUpscalePipeline
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from sdlearn.files import read_json, write_json
 from sdlearn.lessons.check import randomize_
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.blocks import ResnetBlock
 from sdlearn.models.clip import CLIP, CLIPConfig, VisionConfig
 from sdlearn.models.text import TextConfig, TextEncoder
-from sdlearn.storage.files import read_json, write_json
 from sdlearn.storage.folder import load_part, read_configs, save_part
 from sdlearn.storage.hub import find_model
 from sdlearn.storage.load import load

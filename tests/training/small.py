@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from sdlearn.config import read_table
 from sdlearn.data import Scenes
+from sdlearn.files import write_json
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.text import TextConfig, TextEncoder
-from sdlearn.storage.files import write_json
 from sdlearn.storage.folder import save_part
 from sdlearn.tokenizer import train_bpe
 from sdlearn.training import autoencoder, diffusion

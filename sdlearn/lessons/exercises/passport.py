@@ -11,12 +11,12 @@ from PIL import Image
 
 import sdlearn
 from sdlearn.diffusion.samplers import SAMPLERS
+from sdlearn.files import atomic_write
 from sdlearn.lessons import show
 from sdlearn.lessons.exercises.engine import NOT_WRITTEN, Exercise, Verdict, assess, in_one_line
 from sdlearn.lessons.exercises.registry import EXERCISES, find
 from sdlearn.lessons.exercises.source import own_source, run_source
 from sdlearn.pictures import to_images
-from sdlearn.storage.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -22,10 +22,10 @@ from sdlearn.data import caption
 from sdlearn.diffusion.schedule import Schedule
 from sdlearn.evaluation.judge import Judge, background_colors, judge_pictures, load_judge
 from sdlearn.evaluation.scores import draw, matches, requests
+from sdlearn.files import atomic_write
 from sdlearn.lessons.recorded import FOLDER
 from sdlearn.models.unet import UNet, UNetConfig
 from sdlearn.pictures import image_grid, to_images, to_unit
-from sdlearn.storage.files import atomic_write
 from sdlearn.storage.folder import load_part
 from sdlearn.storage.load import BUNDLED
 from sdlearn.training.diffusion import DiffusionParts, DiffusionRecipe, DiffusionTask

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from sdlearn.storage.files import atomic_write
+from sdlearn.files import atomic_write
 
 
 @pytest.mark.parametrize("shared", [False, True])
