@@ -12,7 +12,7 @@ from sdlearn.diffusion.samplers import Step
 from sdlearn.tasks.plan import make_plan
 
 if TYPE_CHECKING:
-    from sdlearn.pipeline import StableDiffusion
+    from sdlearn import StableDiffusion
 
 
 def inpaint(

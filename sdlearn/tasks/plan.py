@@ -18,7 +18,7 @@ from sdlearn.pictures import from_images, from_masks
 from sdlearn.tasks.kinds import check_task
 
 if TYPE_CHECKING:
-    from sdlearn.pipeline import StableDiffusion
+    from sdlearn import StableDiffusion
 
 Pictures = Image.Image | Sequence[Image.Image] | Tensor
 

@@ -7,7 +7,7 @@ from sdlearn.diffusion.samplers import Step
 from sdlearn.tasks.plan import make_plan
 
 if TYPE_CHECKING:
-    from sdlearn.pipeline import StableDiffusion
+    from sdlearn import StableDiffusion
 
 
 def text_to_image(model: "StableDiffusion", prompt: str | list[str], **settings: Any) -> Iterator[Step]:

@@ -1,4 +1,4 @@
-"""Exercises that check themselves: what one is, and how an answer is assessed.
+"""How an answer to an exercise is assessed.
 
 An answer is compared with the package's own code on a few random cases: first the values, then the gradients. What is
 often written in its place, a bug, is a small change of the package's source text. A bug is named only if the answer
@@ -17,75 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from sdlearn.lessons.check import randomize_
+from sdlearn.lessons.exercises.exercise import Bug, Exercise, call
 from sdlearn.lessons.exercises.source import changed_source, run_source
 
-BOUND = 1e-5  # of a difference, relative to max(1, the largest value of the reference)
-
-
-@dataclass(frozen=True)
-class Bug:
-    """A classic mistake, as a change of the reference's own source text.
-
-    name: the hint, what was confused. read: where to read, "equation (2)". changes: (old, new) pairs; each `old` stands
-    exactly once in the source text as `show.whole_source(reference)` returns it.
-    """
-
-    name: str
-    read: str
-    changes: tuple[tuple[str, str], ...]
-
-
-def call(part: Callable[..., Any], *inputs: Any) -> Any:
-    """What is compared, unless the exercise says otherwise: the result of the call."""
-    return part(*inputs)
-
-
-@dataclass(frozen=True)
-class Exercise:
-    """Something of the package that the learner writes.
-
-    id: lesson, dot, what is written: "01.add_noise".
-    reference: a function, a class, or a method, given as `Schedule.add_noise`. For a method the learner writes a
-        subclass with that one method.
-    cases: makes the inputs, at least three tuples of odd shapes, the same for the same generator. For a function a
-        case holds its arguments. For a method or a class it is a pair: the constructor's arguments (a tuple, or a dict
-        by name), and the arguments of the method or of the object's call. An nn.Module gets random weights.
-    bugs: two or more, told apart by their outputs on the cases.
-    difficulty: 1 easy, 2 medium, 3 hard.
-    run: run(part, *inputs) returns what is compared: a tensor, a number, or a tuple of them. part is the function, the
-        method of an object that was just made, or the object.
-    part: the key of sdlearn.load(parts=...) under which the answer goes into the model, if there is one.
-    sampler: the sampler that uses this part, where not every one does and the part is no sampler itself.
-    box: the box of the map that it belongs to.
-    """
-
-    id: str
-    reference: Callable[..., Any] | type
-    cases: Callable[[torch.Generator], list[tuple]]
-    bugs: tuple[Bug, ...]
-    difficulty: int
-    minutes: int
-    run: Callable[..., Any] = call
-    part: str | None = None
-    sampler: str | None = None
-    box: str | None = None
-
-    @property
-    def owner(self) -> type | None:
-        """The class whose method is written, or None."""
-        names = self.reference.__qualname__.split(".")
-        return getattr(sys.modules[self.reference.__module__], names[0]) if len(names) == 2 else None
-
-    @property
-    def package_part(self) -> Callable[..., Any] | type:
-        """What the learner's answer stands in for: the function or class; for a method, the class."""
-        return self.owner or self.reference
-
-    @property
-    def own_name(self) -> str:
-        """What the learner's answer is called: my_combine, MyBlock; for a method of Schedule, MySchedule."""
-        name = self.package_part.__name__.lstrip("_")
-        return f"My{name}" if isinstance(self.package_part, type) else f"my_{name}"
+TOLERANCE = 1e-5  # of a difference, relative to max(1, the largest value of the reference)
 
 
 @dataclass(frozen=True)
@@ -310,7 +245,7 @@ def first_value(mine: Tensor, reference: Tensor) -> str | None:
     mine, reference = mine.double(), reference.double()
     finite = reference[reference.isfinite()].abs()
     scale = max(1.0, finite.max().item()) if finite.numel() else 1.0
-    same = ((mine - reference).abs() <= BOUND * scale) | (mine == reference) | (mine.isnan() & reference.isnan())
+    same = ((mine - reference).abs() <= TOLERANCE * scale) | (mine == reference) | (mine.isnan() & reference.isnan())
     if same.all():
         return None
     index = tuple((~same).nonzero()[0].tolist())

@@ -3,7 +3,7 @@
 import torch
 
 from sdlearn.diffusion.guidance import combine
-from sdlearn.lessons.exercises.engine import Bug, Exercise
+from sdlearn.lessons.exercises.exercise import Bug, Exercise
 from sdlearn.pictures import to_pixels
 from sdlearn.tokenizer import EOS, Tokenizer, train_bpe
 

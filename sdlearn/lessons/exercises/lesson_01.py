@@ -3,7 +3,7 @@
 import torch
 
 from sdlearn.diffusion.schedule import Schedule, ScheduleConfig, make_betas, rescale_zero_snr
-from sdlearn.lessons.exercises.engine import Bug, Exercise
+from sdlearn.lessons.exercises.exercise import Bug, Exercise
 
 SCHEDULES = (
     ScheduleConfig(),

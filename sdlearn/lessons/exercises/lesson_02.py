@@ -8,7 +8,7 @@ from torch import Tensor
 from sdlearn.diffusion.grids import make_grid
 from sdlearn.diffusion.samplers import Step, ddpm
 from sdlearn.diffusion.schedule import Schedule, ScheduleConfig, simple_loss
-from sdlearn.lessons.exercises.engine import Bug, Exercise
+from sdlearn.lessons.exercises.exercise import Bug, Exercise
 
 
 def pairs(generator: torch.Generator) -> list[tuple]:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
-from sdlearn.lessons.exercises.engine import Bug, Exercise
+from sdlearn.lessons.exercises.exercise import Bug, Exercise
 from sdlearn.lessons.mcmc import Point, langevin_step, leapfrog, mala_log_acceptance, to_score
 from sdlearn.lessons.toy import GaussianMixture
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from sdlearn.diffusion.grids import make_grid, make_grid_euler, make_grid_heun
 from sdlearn.diffusion.samplers import Step, adams_bashforth, ddim, euler, heun
 from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
-from sdlearn.lessons.exercises.engine import Bug, Exercise
+from sdlearn.lessons.exercises.exercise import Bug, Exercise
 from sdlearn.lessons.exercises.lesson_02 import STEP_MISTAKES, nudge, record
 
 Loop = Callable[..., Iterator[Step]]

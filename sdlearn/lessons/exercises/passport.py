@@ -13,7 +13,8 @@ import sdlearn
 from sdlearn.diffusion.samplers import SAMPLERS
 from sdlearn.files import atomic_write
 from sdlearn.lessons import show
-from sdlearn.lessons.exercises.engine import NOT_WRITTEN, Exercise, Verdict, assess, in_one_line
+from sdlearn.lessons.exercises.engine import NOT_WRITTEN, Verdict, assess, in_one_line
+from sdlearn.lessons.exercises.exercise import Exercise
 from sdlearn.lessons.exercises.registry import EXERCISES, find
 from sdlearn.lessons.exercises.source import own_source, run_source
 from sdlearn.pictures import to_images

@@ -4,7 +4,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 
-from sdlearn.lessons.exercises.engine import Exercise
+from sdlearn.lessons.exercises.exercise import Exercise
 
 LESSONS = sorted(file.stem for file in Path(__file__).parent.glob("lesson_*.py"))
 EXERCISES: dict[str, Exercise] = {

@@ -16,13 +16,11 @@ import tokenize
 from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
 from types import FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sdlearn
+from sdlearn.lessons.exercises.exercise import Exercise
 from sdlearn.lessons.show import whole_source
-
-if TYPE_CHECKING:
-    from sdlearn.lessons.exercises.engine import Exercise
 
 DIMENSION = r"(?:\d*[A-Za-z]\w?|\d+|in|out|\.\.\.)(?: ?[*/+·−-] ?\w+)*"
 SHAPE = re.compile(rf"\({DIMENSION},(?: {DIMENSION})?(?:, {DIMENSION})*\)")  # (B, C, H, W), (B,), (2B, H*W, C)
@@ -55,7 +53,7 @@ def run_source(text: str, file: str = "<passport>", namespace: dict[str, Any] | 
     return namespace[ast.parse(text).body[-1].name]
 
 
-def stub(exercise: "Exercise") -> str:
+def stub(exercise: Exercise) -> str:
     """The cell in which the learner writes: the package's source without type hints and without its answer.
 
     Signature, docstring, the refusal of bad input at the beginning, a class's `__init__` and comments with shapes stay.
@@ -63,19 +61,19 @@ def stub(exercise: "Exercise") -> str:
     return cell(exercise, emptied=True)
 
 
-def solution(exercise: "Exercise") -> str:
+def solution(exercise: Exercise) -> str:
     """The package's code under the learner's name, for the same cell."""
     return cell(exercise, emptied=False)
 
 
-def cell(exercise: "Exercise", emptied: bool) -> str:
+def cell(exercise: Exercise, emptied: bool) -> str:
     full, shown = (rewritten(exercise, emptied=value) for value in (False, emptied))
     lines = import_lines(free_names(full), sys.modules[exercise.reference.__module__])
     above = "".join(line + "\n" for line in lines) + ("\n\n" if lines else "")
     return f"# {exercise.id}\n{above}{shown}".rstrip()
 
 
-def rewritten(exercise: "Exercise", emptied: bool) -> str:
+def rewritten(exercise: Exercise, emptied: bool) -> str:
     """The source under the learner's name, without type hints; where emptied, without the answer."""
     text = whole_source(exercise.reference) + "\n"
     name = exercise.reference.__name__

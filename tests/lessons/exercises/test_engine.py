@@ -18,7 +18,8 @@ from sdlearn.diffusion.samplers import ddim, plms
 from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
 from sdlearn.lessons import exercises as ex
 from sdlearn.lessons.exercises import passport, registry, source
-from sdlearn.lessons.exercises.engine import CORRECT, NOT_WRITTEN, Bug, Exercise, assess, with_bug
+from sdlearn.lessons.exercises.engine import CORRECT, NOT_WRITTEN, assess, with_bug
+from sdlearn.lessons.exercises.exercise import Bug, Exercise
 from sdlearn.models.blocks import ResnetBlock
 
 SCHEDULE = Schedule(ScheduleConfig())

@@ -15,7 +15,8 @@ import sdlearn
 from sdlearn.diffusion.samplers import SAMPLERS
 from sdlearn.lessons import exercises as ex
 from sdlearn.lessons.exercises import engine, registry
-from sdlearn.lessons.exercises.engine import CORRECT, NOT_WRITTEN, Bug, Exercise, assess, with_bug
+from sdlearn.lessons.exercises.engine import CORRECT, NOT_WRITTEN, assess, with_bug
+from sdlearn.lessons.exercises.exercise import Bug, Exercise
 from sdlearn.lessons.exercises.passport import sampler_of
 from sdlearn.lessons.exercises.source import run_source
 from sdlearn.lessons.show import whole_source
