@@ -104,7 +104,6 @@ evaluate: $(VENV)/dev  ## the bundled model's scores
 tiny: $(VENV)/dev  ## train a model like the bundled one from nothing into runs/tiny/model (hours; goes on where it was stopped)
 	$(BIN)/sdlearn train clip --recipe sdlearn/training/recipes/clip.toml --output runs/tiny/clip
 	$(BIN)/sdlearn train autoencoder --recipe sdlearn/training/recipes/autoencoder.toml --output runs/tiny/autoencoder
-	$(BIN)/sdlearn train autoencoder --recipe sdlearn/training/recipes/decoder.toml --output runs/tiny/decoder
 	$(BIN)/sdlearn train diffusion --recipe sdlearn/training/recipes/diffusion.toml --output runs/tiny/diffusion
 	$(BIN)/sdlearn assemble runs/tiny --output runs/tiny/model
 

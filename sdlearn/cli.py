@@ -334,12 +334,13 @@ def assemble(
     run: Annotated[Path, typer.Argument(help="A folder with the finished runs clip, autoencoder and diffusion.")],
     output: Annotated[Path, typer.Option(help="The model folder to write.")],
     guidance_scale: Annotated[float, typer.Option(help="The model's default.")] = 3.0,
-    steps: Annotated[int, typer.Option(min=1, help="The model's default.")] = 25,
+    sampler: Annotated[str, typer.Option(help="The model's default.")] = "dpmpp_2m_karras",
+    steps: Annotated[int, typer.Option(min=1, help="The model's default.")] = 12,
 ) -> None:
     """Put trained parts together into a model folder."""
     from sdlearn.training.assemble import assemble as join
 
-    join(run, output, guidance_scale, steps)
+    join(run, output, guidance_scale, sampler, steps)
     print(output)
 
 

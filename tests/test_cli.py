@@ -367,12 +367,13 @@ def test_assemble(run: Run, tiny_folder: Path) -> None:
     save_part(Path("run/clip/model/clip"), clip.config, clip.state_dict())
 
     assert run("assemble", "run", "--output", "model", "--guidance-scale", 2, "--steps", 3) == "model\n"
-    assert sdlearn.load("model").defaults == sdlearn.Defaults(64, 64, "dpmpp_2m", 3, 2.0)
+    assert sdlearn.load("model").defaults == sdlearn.Defaults(64, 64, "dpmpp_2m_karras", 3, 2.0)
     again = load_clip("model").state_dict()
     assert again.keys() == clip.state_dict().keys()
     assert all(torch.equal(again[name], value.half().float()) for name, value in clip.state_dict().items())
     run("generate", "a cat", "--model", "model", "--output", "a.png")
-    (expected,) = sdlearn.load(tiny_folder)("a cat", steps=3, guidance_scale=2.0, progress=False)
+    settings = {"sampler": "dpmpp_2m_karras", "steps": 3, "guidance_scale": 2.0}
+    (expected,) = sdlearn.load(tiny_folder)("a cat", **settings, progress=False)
     assert np.array_equal(pixels("a.png"), np.asarray(expected))
 
 

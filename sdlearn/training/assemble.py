@@ -16,27 +16,26 @@ from sdlearn.storage.save import save
 from sdlearn.tokenizer import Tokenizer
 
 
-def assemble(runs: Path, folder: Path, guidance_scale: float, steps: int) -> None:
-    """Join what the runs `clip`, `autoencoder` (or `decoder`, where it was trained further) and `diffusion` left.
+def assemble(runs: Path, folder: Path, guidance_scale: float, sampler: str, steps: int) -> None:
+    """Join what the runs `clip`, `autoencoder` and `diffusion` left.
 
     Writes a model folder in the Diffusers layout, in half precision. Beside the parts that Stable Diffusion knows it
-    has a `clip/` with the rest of CLIP, whose text tower is the text encoder. `guidance_scale` and `steps` become the
-    model's defaults. A card that is there stays.
+    has a `clip/` with the rest of CLIP, whose text tower is the text encoder. `guidance_scale`, `sampler` and
+    `steps` become the model's defaults. A card that is there stays.
 
     Raises:
         FileNotFoundError: a run is missing or not finished.
         ValueError: the text encoder in the run `clip` is not the text tower of the CLIP there.
     """
-    autoencoder, decoder = (runs / kind / "model" / "vae" for kind in ("autoencoder", "decoder"))
     text, diffusion = runs / "clip" / "model", runs / "diffusion" / "model"
     scheduler = diffusion / "scheduler" / "scheduler_config.json"
     model = StableDiffusion(
         Tokenizer.from_folder(text / "tokenizer"),
         load_part(text / "text_encoder", TextEncoder, TextConfig),
-        load_part(decoder if decoder.is_dir() else autoencoder, Autoencoder, AutoencoderConfig),
+        load_part(runs / "autoencoder" / "model" / "vae", Autoencoder, AutoencoderConfig),
         load_part(diffusion / "unet", UNet, UNetConfig),
         Schedule(ScheduleConfig.from_dict(read_json(scheduler), str(scheduler))),
     )
-    model.defaults = replace(model.defaults, guidance_scale=guidance_scale, steps=steps)
+    model.defaults = replace(model.defaults, guidance_scale=guidance_scale, sampler=sampler, steps=steps)
     save(model, folder)
     save_clip(load_part(text / "clip", CLIP, CLIPConfig), folder)

@@ -333,7 +333,6 @@ def test_a_checkpoint_of_other_networks(tmp_path: Path) -> None:
 RECIPES = {
     "clip": CLIPRecipe,
     "autoencoder": AutoencoderRecipe,
-    "decoder": AutoencoderRecipe,
     "diffusion": DiffusionRecipe,
 }
 
