@@ -55,7 +55,7 @@ def check_range(name: str, values: Tensor, shape: tuple[int, ...], low: int) -> 
 
 
 def spread(name: str, values: Tensor, batch: int, prompts: int) -> Tensor:
-    """One for all, or one for each prompt -> one for each picture that is drawn: (B, ...)."""
+    """One for all, or one for each prompt -> one for each picture: (B, ...)."""
     if len(values) not in (1, prompts, batch):
         raise ValueError(f"{len(values)} {name} for {prompts} prompts; must be one, or as many")
     return values.repeat_interleave(batch // len(values), dim=0)

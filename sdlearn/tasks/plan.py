@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sdlearn import StableDiffusion
 
 NEEDS = {"text to image": (), "image to image": ("picture",), "inpainting": ("picture", "mask")}
-"""What each task needs besides a prompt."""
+"""What each task needs in addition to a prompt."""
 
 
 @dataclass(frozen=True)
@@ -189,9 +189,9 @@ def draw_latents(
 
 
 def check_task(task: str, kind: str, **given: Any) -> None:
-    """Raises ValueError unless a model of this kind can do the task, and what the task needs is given.
+    """Raises ValueError unless a model of this kind can do the task and everything the task needs is given.
 
-    A model for text to image does all of NEEDS; any other does only what it is made for.
+    A text-to-image model can do all of NEEDS; any other only what it is made for.
     """
     made_for = KINDS[kind]
     missing = [name for name in NEEDS[task] if given[name] is None]
