@@ -53,6 +53,15 @@ def to_pixels(pictures: Tensor) -> Tensor:
     return ((pictures.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
+def check_floats(name: str, values: Tensor, accepted: str) -> None:
+    """Raises ValueError unless the values are floats with four dimensions, all of them finite."""
+    if not isinstance(values, Tensor) or values.ndim != 4 or not values.is_floating_point():
+        kind = f"{values.dtype} of shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+        raise ValueError(f"{name} are {kind}, must be floats {accepted}")
+    if not torch.isfinite(values).all():
+        raise ValueError(f"{name} hold NaN or infinity, must be finite")
+
+
 def image_grid(images: list[Image.Image], columns: int = 8, gap: int = 2) -> Image.Image:
     """One picture with all of them in rows."""
     width, height = images[0].size

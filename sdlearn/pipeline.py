@@ -19,10 +19,10 @@ from sdlearn.diffusion.schedule import Schedule
 from sdlearn.models.autoencoder import Autoencoder
 from sdlearn.models.text import TextEncoder
 from sdlearn.models.unet import UNet
-from sdlearn.pictures import to_images
+from sdlearn.pictures import check_floats, to_images
 from sdlearn.tasks import TASKS, text_to_image
 from sdlearn.tasks.kinds import KINDS, kinds
-from sdlearn.tasks.plan import Defaults, check_floats
+from sdlearn.tasks.plan import Defaults
 from sdlearn.tokenizer import Tokenizer
 
 

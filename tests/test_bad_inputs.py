@@ -325,6 +325,8 @@ DIFFUSION = [
     Bad("beta_end 1", lambda m: ScheduleConfig(beta_end=1.0), r"beta_end = 1\.0, must be a number between 0 and 1"),
     Bad("betas fall", lambda m: ScheduleConfig(beta_start=0.5), r"0\.5 must be at most beta_end = 0\.012"),
     Bad("one timestep", lambda m: ScheduleConfig(num_train_timesteps=1), "= 1, .*whole number of at least 2"),
+    Bad("timesteps True", lambda m: ScheduleConfig(num_train_timesteps=True), "= True, must be a whole number"),
+    Bad("offset True", lambda m: ScheduleConfig(steps_offset=True), "steps_offset = True, must be a whole number"),
     Bad("offset -1", lambda m: ScheduleConfig(steps_offset=-1), "steps_offset = -1, .*not negative"),
     Bad("betas", lambda m: ScheduleConfig(beta_schedule="cosine"), "only linear, scaled_linear, squaredcos_cap_v2"),
     Bad("prediction", lambda m: ScheduleConfig(prediction_type="flow"), "only epsilon, sample, v_prediction"),

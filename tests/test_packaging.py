@@ -3,7 +3,9 @@
 import os
 import shutil
 import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,19 @@ def test_every_range_holds_its_pin(requirement: Requirement) -> None:
     (pin,) = PINS[canonicalize_name(requirement.name)].specifier
     assert pin.operator == "=="
     assert requirement.specifier.contains(pin.version)
+
+
+def test_a_wheel_holds_every_file(tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "sdlearn", tmp_path / "sdlearn", ignore=shutil.ignore_patterns("__pycache__"))
+    build = "import sys, setuptools.build_meta as backend; backend.build_wheel(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", build, "out"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = (tmp_path / "out").iterdir()
+    files = {file.relative_to(tmp_path).as_posix() for file in (tmp_path / "sdlearn").rglob("*") if file.is_file()}
+    assert any(file.endswith(".toml") for file in files) and any(file.endswith(".safetensors") for file in files)
+    assert {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("sdlearn/")} == files
 
 
 @pytest.fixture

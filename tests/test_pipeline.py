@@ -32,8 +32,6 @@ from sdlearn.storage.parts import PARTS
 from sdlearn.storage.save import save
 from sdlearn.tokenizer import Tokenizer
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Diffusers with NumPy 2
-
 PROMPTS = ["a small red apple on a blue background", "an owl"]
 NEGATIVE = "a large green cat"
 

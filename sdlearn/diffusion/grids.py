@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdlearn.config import is_count
+from sdlearn.config import check_count
 from sdlearn.diffusion.schedule import SPACINGS, Schedule
 
 
@@ -34,8 +34,7 @@ class Grid:
 
     def tail(self, k: int) -> "Grid":
         """The last k steps, with the same stride, 1 <= k <= steps: image to image starts here, as in Diffusers."""
-        if not is_count(k) or k > self.steps:
-            raise ValueError(f"k = {k!r}, must be a whole number from 1 to {self.steps}, the grid's number of steps")
+        check_count("k", k, 1, self.steps)
         start = (self.steps - k) * self.order
         return replace(self, timesteps=self.timesteps[start:], sigmas=self.sigmas[start:], steps=k)
 
@@ -120,8 +119,7 @@ def make_grid_heun(schedule: Schedule, steps: int, spacing: str | None = None) -
 
 def _check_grid(schedule: Schedule, steps: int, spacing: str | None) -> tuple[int, str]:
     n = schedule.config.num_train_timesteps
-    if not is_count(steps) or steps > n:
-        raise ValueError(f"steps = {steps!r}, must be a whole number from 1 to {n}")
+    check_count("steps", steps, 1, n)
     spacing = schedule.config.timestep_spacing if spacing is None else spacing
     if spacing not in SPACINGS:
         raise ValueError(f"spacing = {spacing!r} is not known, only {', '.join(SPACINGS)}")

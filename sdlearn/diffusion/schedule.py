@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from sdlearn.config import Config
+from sdlearn.config import Config, check_count, is_count
 
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
@@ -136,11 +136,8 @@ class ScheduleConfig(Config):
                 raise ValueError(
                     f"{key} = {getattr(self, key)!r} is not supported, only {', '.join(map(str, accepted))}"
                 )
-        if not isinstance(self.num_train_timesteps, int) or self.num_train_timesteps < 2:
-            raise ValueError(
-                f"num_train_timesteps = {self.num_train_timesteps!r}, must be a whole number of at least 2"
-            )
-        if not isinstance(self.steps_offset, int) or self.steps_offset < 0:
+        check_count("num_train_timesteps", self.num_train_timesteps, least=2)
+        if not is_count(self.steps_offset, least=0):
             raise ValueError(f"steps_offset = {self.steps_offset!r}, must be a whole number, not negative")
         for key in ("beta_start", "beta_end"):
             if not isinstance(getattr(self, key), int | float) or not 0 < getattr(self, key) < 1:
@@ -229,16 +226,15 @@ class Schedule:
 
     def _alphas_cumprod(self, t: int | Tensor) -> Tensor:
         """alphas_cumprod at t, on the CPU: a scalar for an int, (B,) for a LongTensor."""
-        n = self.config.num_train_timesteps
-        if isinstance(t, Tensor):
-            if t.is_floating_point() or t.dtype == torch.bool or t.ndim > 1:
-                raise ValueError(f"t is {t.dtype} of shape {tuple(t.shape)}, must be an int or a LongTensor (B,)")
-            t = t.cpu().long()
-            inside = t.numel() > 0 and int(t.min()) >= 0 and int(t.max()) < n
+        last = self.config.num_train_timesteps - 1
+        if not isinstance(t, Tensor):
+            check_count("t", t, 0, last)
+        elif t.is_floating_point() or t.dtype == torch.bool or t.ndim > 1:
+            raise ValueError(f"t is {t.dtype} of shape {tuple(t.shape)}, must be an int or a LongTensor (B,)")
         else:
-            inside = isinstance(t, int) and 0 <= t < n
-        if not inside:
-            raise ValueError(f"t = {t}, must be a whole number from 0 to {n - 1}")
+            t = t.cpu().long()
+            if t.numel() == 0 or t.min() < 0 or t.max() > last:
+                raise ValueError(f"t = {t}, must be a whole number from 0 to {last}")
         return self.alphas_cumprod[t]
 
     def rates(self, t: int | Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdlearn.config import Config, check_counts
+from sdlearn.config import Config, check_count, check_counts
 from sdlearn.models.attention import attention
 
 # Keys that Transformers writes into its configurations and that change nothing in a forward pass without dropout.
@@ -186,8 +186,7 @@ class TextTransformer(nn.Module):
 
         The last `skip` layers are left out.
         """
-        if skip not in range(self.config.num_hidden_layers + 1):
-            raise ValueError(f"skip = {skip!r}, must be a whole number from 0 to {self.config.num_hidden_layers}")
+        check_count("skip", skip, 0, self.config.num_hidden_layers)
         x = self.embeddings(ids)
         return self.final_layer_norm(self.encoder(x, causal_mask(ids.shape[1], x), skip))
 

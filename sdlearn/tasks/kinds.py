@@ -1,16 +1,11 @@
 """Kinds of models: what a UNet is made to draw from."""
 
-from typing import Any
-
 KINDS = {
     "StableDiffusionPipeline": "text to image",
     "StableDiffusionDepth2ImgPipeline": "depth to image",
     "StableDiffusionInpaintPipeline": "inpainting",
 }
 """What a model is made for, by the pipeline of Diffusers that it belongs to. Its folder's model_index.json names it."""
-
-NEEDS = {"text to image": (), "image to image": ("picture",), "inpainting": ("picture", "mask")}
-"""What each task needs besides a prompt."""
 
 
 def kinds(latent_channels: int) -> dict[int, str]:
@@ -19,18 +14,3 @@ def kinds(latent_channels: int) -> dict[int, str]:
     Beside the latents it takes nothing, a depth map, or a mask and the latents of a picture without what it hides.
     """
     return dict(zip((latent_channels, latent_channels + 1, 2 * latent_channels + 1), KINDS, strict=True))
-
-
-def check_task(task: str, kind: str, **given: Any) -> None:
-    """Raises ValueError unless a model of this kind can do the task, and what the task needs is given.
-
-    A model for text to image does all of NEEDS; any other does only what it is made for.
-    """
-    made_for = KINDS[kind]
-    missing = [name for name in NEEDS[task] if given[name] is None]
-    if made_for != "text to image" and all(value is None for value in given.values()):
-        raise ValueError(f"this model is made for {made_for}; it can't draw from text alone")
-    if made_for not in ("text to image", task):
-        raise ValueError(f"this model is made for {made_for}, not for {task}")
-    if missing:
-        raise ValueError(f"{task} needs a {' and a '.join(missing)}")

@@ -1,12 +1,11 @@
 """A task's plan: all that a caller asks for, checked once, and the grid, the noise and the conditions made of it."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from sdlearn.config import check_count, is_count
@@ -14,13 +13,15 @@ from sdlearn.diffusion.grids import Grid
 from sdlearn.diffusion.guidance import Condition
 from sdlearn.diffusion.samplers import Project, Sampler, Step, draw_noise
 from sdlearn.diffusion.schedule import Schedule
-from sdlearn.pictures import from_images, from_masks
-from sdlearn.tasks.kinds import check_task
+from sdlearn.pictures import check_floats
+from sdlearn.tasks.inputs import Pictures, picture_size, read_masks, read_pictures, spread
+from sdlearn.tasks.kinds import KINDS
 
 if TYPE_CHECKING:
     from sdlearn import StableDiffusion
 
-Pictures = Image.Image | Sequence[Image.Image] | Tensor
+NEEDS = {"text to image": (), "image to image": ("picture",), "inpainting": ("picture", "mask")}
+"""What each task needs in addition to a prompt."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,21 @@ def draw_latents(
     return {"noise": noise, "known": known, "mask": mask, "rest": rest}
 
 
+def check_task(task: str, kind: str, **given: Any) -> None:
+    """Raises ValueError unless a model of this kind can do the task and everything the task needs is given.
+
+    A text-to-image model can do all of NEEDS; any other only what it is made for.
+    """
+    made_for = KINDS[kind]
+    missing = [name for name in NEEDS[task] if given[name] is None]
+    if made_for != "text to image" and all(value is None for value in given.values()):
+        raise ValueError(f"this model is made for {made_for}; it can't draw from text alone")
+    if made_for not in ("text to image", task):
+        raise ValueError(f"this model is made for {made_for}, not for {task}")
+    if missing:
+        raise ValueError(f"{task} needs a {' and a '.join(missing)}")
+
+
 def check_prompts(prompt: str | list[str], negative: str | list[str]) -> tuple[list[str], list[str]]:
     """The prompts, and the negative prompts: one for all, or one for each."""
     prompts, negatives = (
@@ -230,7 +246,7 @@ def check_strength(strength: float, steps: int) -> int:
 
 
 def make_generators(seed: int, batch: int) -> list[torch.Generator]:
-    if type(seed) is not int or not 0 <= seed < 2**63:
+    if not is_count(seed, 0, 2**63 - 1):
         raise ValueError(f"seed = {seed!r}, must be a whole number from 0 to 2^63 - 1")
     return [torch.Generator().manual_seed(seed + i) for i in range(batch)]
 
@@ -255,63 +271,3 @@ def check_sizes(
     if latents is not None and tuple(latents.shape) != shape:
         raise ValueError(f"latents have the shape {tuple(latents.shape)}, must have {shape}")
     return shape, size
-
-
-def picture_size(picture: Pictures) -> tuple[int, int]:
-    """(H, W) of a picture, or of the first of several."""
-    if isinstance(picture, Tensor):
-        check_floats("pictures", picture, "(B, 3, H, W) from −1 to 1")
-        return picture.shape[2], picture.shape[3]
-    first = check_images("picture", picture)[0]
-    return first.height, first.width
-
-
-def read_pictures(picture: Pictures, size: tuple[int, int]) -> Tensor:
-    """-> (1 or several, 3, H, W) in [−1, 1]."""
-    if not isinstance(picture, Tensor):
-        return from_images(check_images("picture", picture), size)
-    check_floats("pictures", picture, "(B, 3, H, W) from −1 to 1")
-    return check_range("pictures", picture, (3, *size), -1)
-
-
-def read_masks(mask: Pictures, size: tuple[int, int]) -> Tensor:
-    """-> (1 or several, 1, H, W), 1 where the mask is at least one half, else 0."""
-    if isinstance(mask, Tensor):
-        check_floats("masks", mask, "(B, 1, H, W) from 0 to 1")
-        mask = check_range("masks", mask, (1, *size), 0)
-    else:
-        mask = from_masks(check_images("mask", mask), size)
-    return (mask >= 0.5).float()
-
-
-def check_images(name: str, images: Image.Image | Sequence[Image.Image]) -> list[Image.Image]:
-    images = [images] if isinstance(images, Image.Image) else images
-    if not isinstance(images, list | tuple) or not images or not all(isinstance(one, Image.Image) for one in images):
-        raise ValueError(
-            f"{name} is {type(images).__name__}, must be a PIL image, a list of them, or a tensor of floats"
-        )
-    return list(images)
-
-
-def check_range(name: str, values: Tensor, shape: tuple[int, ...], low: int) -> Tensor:
-    if tuple(values.shape[1:]) != shape:
-        raise ValueError(f"{name} have the shape {tuple(values.shape)}, must have (B, {', '.join(map(str, shape))})")
-    if values.numel() == 0 or values.min() < low or values.max() > 1:
-        raise ValueError(f"{name} must hold numbers from {low} to 1, and some")
-    return values
-
-
-def spread(name: str, values: Tensor, batch: int, prompts: int) -> Tensor:
-    """One for all, or one for each prompt -> one for each picture that is drawn: (B, ...)."""
-    if len(values) not in (1, prompts, batch):
-        raise ValueError(f"{len(values)} {name} for {prompts} prompts; must be one, or as many")
-    return values.repeat_interleave(batch // len(values), dim=0)
-
-
-def check_floats(name: str, values: Tensor, accepted: str) -> None:
-    """Raises ValueError unless the values are floats with four dimensions, all of them finite."""
-    if not isinstance(values, Tensor) or values.ndim != 4 or not values.is_floating_point():
-        kind = f"{values.dtype} of shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
-        raise ValueError(f"{name} are {kind}, must be floats {accepted}")
-    if not torch.isfinite(values).all():
-        raise ValueError(f"{name} hold NaN or infinity, must be finite")

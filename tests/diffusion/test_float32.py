@@ -12,8 +12,6 @@ from sdlearn.diffusion.samplers import draw_noise, get_sampler, last
 from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
 from sdlearn.lessons.check import assert_parity
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Diffusers with NumPy 2
-
 CLASSES = {
     "ddpm": "DDPMScheduler",
     "ddim": "DDIMScheduler",

@@ -9,8 +9,6 @@ from hypothesis import strategies as st
 from sdlearn.diffusion import grids
 from sdlearn.diffusion.schedule import SPACINGS, Schedule, ScheduleConfig
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Diffusers with NumPy 2
-
 CLASSES = {
     "make_grid": "DDIMScheduler",
     "make_grid_plms": "PNDMScheduler",

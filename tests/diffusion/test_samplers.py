@@ -24,10 +24,7 @@ from sdlearn.diffusion.samplers import (
 from sdlearn.diffusion.schedule import SPACINGS, Schedule, ScheduleConfig
 from sdlearn.lessons.check import assert_parity
 
-pytestmark = [
-    pytest.mark.usefixtures("float64_schedulers"),
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # Diffusers with NumPy 2
-]
+pytestmark = pytest.mark.usefixtures("float64_schedulers")
 
 SHAPE = (3, 4, 5, 7)
 STEPS = (1, 2, 3, 7, 20, 27, 50)  # and 999 and 1000 in tests of their own

@@ -244,6 +244,7 @@ def test_the_dtype_stays(dtype):
         (-1, "whole number from 0 to 999"),
         (1000, "whole number from 0 to 999"),
         (1.5, "whole number from 0 to 999"),
+        (True, "whole number from 0 to 999"),
         (torch.tensor([0, 1000]), "whole number from 0 to 999"),
         (torch.tensor([-1, 5]), "whole number from 0 to 999"),
         (torch.tensor([], dtype=torch.long), "whole number from 0 to 999"),

@@ -198,7 +198,7 @@ def test_errors() -> None:
     with pytest.raises(ValueError, match="is_decoder"):
         TextConfig.from_dict({"is_decoder": True})
     ours, _ = both()
-    for skip in (-1, 4, 0.5, None):
+    for skip in (-1, 4, 0.5, 1.0, True, None):
         with pytest.raises(ValueError, match=f"skip = {skip}, must be a whole number from 0 to 3"):
             ours(random_ids(1, 5), skip=skip)
     for shape in [(1, 21), (1, 0), (5,), (1, 2, 3)]:

@@ -36,7 +36,6 @@ from sdlearn.storage.single_file import predicts_noise
 from sdlearn.tokenizer import train_bpe
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # Diffusers with NumPy 2
     pytest.mark.filterwarnings("ignore:.*lacks OpenCLIP's last layer:UserWarning"),
 ]
 

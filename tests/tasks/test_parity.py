@@ -22,8 +22,6 @@ from sdlearn.storage.load import load
 from sdlearn.storage.save import save
 from sdlearn.tasks.inpaint import inpaint
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Diffusers with NumPy 2
-
 PROMPTS = ["a small red apple on a blue background", "an owl"]
 NEGATIVE = ["a large green cat"] * 2
 STEPS = 7
