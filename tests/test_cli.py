@@ -334,7 +334,7 @@ class TestTrain:
         [
             ("autoencoder", None, "no recipe at a.toml"),
             ("autoencoder", "= 1", "not a TOML file"),
-            ("autoencoder", RECIPE + "epochs = 1", "a.toml: training: epochs = 1 is not known, only steps"),
+            ("autoencoder", RECIPE + "epochs = 1", "a.toml: training: epochs = 1 is unknown; accepted: steps"),
             ("clip", RECIPE, "a.toml lacks tokenizer"),
             ("diffusion", RECIPE, "a.toml lacks parts, schedule, data"),
         ],

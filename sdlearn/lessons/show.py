@@ -242,7 +242,7 @@ def pipeline_map(
     from matplotlib.patches import FancyBboxPatch
 
     if unknown := {*own, here or "UNet"} - set(MAP):
-        raise ValueError(f"{', '.join(sorted(unknown))}: not on the map, only {', '.join(MAP)}")
+        raise ValueError(f"{', '.join(sorted(unknown))}: not on the map; accepted: {', '.join(MAP)}")
     fig, ax = plt.subplots(figsize=(13, 4.7), layout="constrained")
 
     def box(x: float, y: float, width: float, height: float, **style: Any) -> None:

@@ -7,7 +7,7 @@ KINDS = {
     "StableDiffusionDepth2ImgPipeline": "depth to image",
     "StableDiffusionInpaintPipeline": "inpainting",
 }
-"""What a model is made for, by the pipeline of Diffusers that it belongs to. Its folder's model_index.json names it."""
+"""What a model is made for, by its Diffusers pipeline, which model_index.json in its folder names."""
 
 NEEDS = {"text to image": (), "image to image": ("picture",), "inpainting": ("picture", "mask")}
 """What each task needs besides a prompt."""
@@ -16,15 +16,15 @@ NEEDS = {"text to image": (), "image to image": ("picture",), "inpainting": ("pi
 def kinds(latent_channels: int) -> dict[int, str]:
     """Which of KINDS a UNet belongs to, by its in_channels.
 
-    Beside the latents it takes nothing, a depth map, or a mask and the latents of a picture without what it hides.
+    Its input is the latents, alone or with a depth map, or with a mask and the latents of the masked picture.
     """
     return dict(zip((latent_channels, latent_channels + 1, 2 * latent_channels + 1), KINDS, strict=True))
 
 
 def check_task(task: str, kind: str, **given: Any) -> None:
-    """Raises ValueError unless a model of this kind can do the task, and what the task needs is given.
+    """Raises ValueError unless a model of this kind can do the task and everything the task needs is given.
 
-    A model for text to image does all of NEEDS; any other does only what it is made for.
+    A text-to-image model can do all of NEEDS; any other only what it is made for.
     """
     made_for = KINDS[kind]
     missing = [name for name in NEEDS[task] if given[name] is None]

@@ -227,7 +227,7 @@ XL = "conditioner.embedders.{}.model.transformer.resblocks.{}.mlp.c_proj.bias"
 @pytest.mark.parametrize("config", [False, True])
 def test_other_files_are_refused_by_name(key: str, kind: str, config: bool, folder: Path, tmp_path: Path) -> None:
     save_file({key: torch.zeros(1), f"{UNET}input_blocks.0.0.weight": torch.zeros(1)}, tmp_path / "x.safetensors")
-    with pytest.raises(ValueError, match=rf"x\.safetensors holds {kind}, which is not supported, only Stable"):
+    with pytest.raises(ValueError, match=rf"x\.safetensors holds {kind}, which is not supported; accepted: Stable"):
         load(tmp_path / "x.safetensors", config=folder if config else None)
 
 
@@ -521,7 +521,9 @@ def test_prediction_type_is_the_callers_then_the_configs(version: int, folder: P
     for source, config in ((file, folder), (folder, None)):
         loaded = load(source, config=config, prediction_type="sample")
         assert loaded.schedule.config.prediction_type == "sample"
-    with pytest.raises(ValueError, match="prediction_type = 'flow' is not supported, only epsilon, sample, v_pred"):
+    with pytest.raises(
+        ValueError, match="prediction_type = 'flow' is not supported; accepted: epsilon, sample, v_pred"
+    ):
         load(file, config=folder, prediction_type="flow")
     with safe_open(file, framework="pt") as weights:
         assert weights.metadata()["modelspec.prediction_type"] == stored[0] if version == 2 else stored
