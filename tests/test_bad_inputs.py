@@ -251,14 +251,20 @@ PARTS_OF_MODELS = [
     ),
     Bad("text config, no heads", lambda m: TextConfig(num_attention_heads=0), "num_attention_heads = 0 .*above 0"),
     Bad("text config, words", lambda m: TextConfig(vocab_size=-1), "vocab_size = -1 is not supported; accepted: whole"),
-    Bad("text config, eps", lambda m: TextConfig(layer_norm_eps=0), "layer_norm_eps = 0 .*only numbers above 0"),
+    Bad("text config, eps", lambda m: TextConfig(layer_norm_eps=0), "layer_norm_eps = 0 .*accepted: numbers above 0"),
     Bad(
         "text config, type",
         lambda m: TextConfig.from_dict({"hidden_size": "768"}, "a.json"),
         "a.json: hidden_size = '768' is not supported; accepted: whole numbers",
     ),
-    Bad("vision config, patch", lambda m: VisionConfig(patch_size=0), "patch_size = 0 .*only whole numbers above 0"),
-    Bad("CLIP config, width", lambda m: CLIPConfig(projection_dim=0), "projection_dim = 0 .*only whole numbers above"),
+    Bad(
+        "vision config, patch", lambda m: VisionConfig(patch_size=0), "patch_size = 0 .*accepted: whole numbers above 0"
+    ),
+    Bad(
+        "CLIP config, width",
+        lambda m: CLIPConfig(projection_dim=0),
+        "projection_dim = 0 .*accepted: whole numbers above",
+    ),
     Bad(
         "CLIP config, tower",
         lambda m: CLIPConfig.from_dict({"vision_config": {"num_channels": 3.0}}, "a.json"),
@@ -301,11 +307,15 @@ PARTS_OF_MODELS = [
         "autoencoder config, 1.5", lambda m: AutoencoderConfig(layers_per_block=1.5), r"layers_per_block = 1\.5 .*whole"
     ),
     Bad(
-        "autoencoder config, levels", lambda m: AutoencoderConfig(block_out_channels=()), r"= \(\) .*only whole numbers"
+        "autoencoder config, levels",
+        lambda m: AutoencoderConfig(block_out_channels=()),
+        r"= \(\) .*accepted: whole numbers",
     ),
     Bad("autoencoder config, groups", lambda m: AutoencoderConfig(norm_num_groups=24), "= 24 does not divide 128 chan"),
     Bad(
-        "autoencoder config, scale", lambda m: AutoencoderConfig(scaling_factor=-1.0), r"= -1\.0 .*only numbers above 0"
+        "autoencoder config, scale",
+        lambda m: AutoencoderConfig(scaling_factor=-1.0),
+        r"= -1\.0 .*accepted: numbers above 0",
     ),
     Bad(
         "autoencoder config, NaN",
@@ -330,12 +340,14 @@ DIFFUSION = [
     Bad("betas fall", lambda m: ScheduleConfig(beta_start=0.5), r"0\.5 must be at most beta_end = 0\.012"),
     Bad("one timestep", lambda m: ScheduleConfig(num_train_timesteps=1), "= 1, .*whole number of at least 2"),
     Bad("offset -1", lambda m: ScheduleConfig(steps_offset=-1), "steps_offset = -1, .*not negative"),
-    Bad("betas", lambda m: ScheduleConfig(beta_schedule="cosine"), "only linear, scaled_linear, squaredcos_cap_v2"),
-    Bad("prediction", lambda m: ScheduleConfig(prediction_type="flow"), "only epsilon, sample, v_prediction"),
+    Bad(
+        "betas", lambda m: ScheduleConfig(beta_schedule="cosine"), "accepted: linear, scaled_linear, squaredcos_cap_v2"
+    ),
+    Bad("prediction", lambda m: ScheduleConfig(prediction_type="flow"), "accepted: epsilon, sample, v_prediction"),
     Bad(
         "scheduler",
         lambda m: ScheduleConfig(scheduler="LCMScheduler"),
-        "'LCMScheduler' .* only DDPMScheduler, DDIMScheduler",
+        "'LCMScheduler' .*accepted: DDPMScheduler, DDIMScheduler",
     ),
     Bad("t = 1000", lambda m: SCHEDULE.add_noise(LATENTS, LATENTS, 1000), "t = 1000, .*from 0 to 999"),
     Bad("t = 0.5", lambda m: SCHEDULE.to_x0(LATENTS, LATENTS, 0.5), r"t = 0\.5, .*whole number from 0 to 999"),
@@ -344,7 +356,7 @@ DIFFUSION = [
         lambda m: SCHEDULE.velocity(LATENTS, LATENTS, torch.tensor([1, 2])),
         "t has 2 timesteps for a batch of 1, must have one for each image",
     ),
-    Bad("spacing", lambda m: make_grid(SCHEDULE, 5, "karras"), "'karras' .*only leading, trailing, linspace"),
+    Bad("spacing", lambda m: make_grid(SCHEDULE, 5, "karras"), "'karras' .*accepted: leading, trailing, linspace"),
     Bad("grid of 0", lambda m: make_grid(SCHEDULE, 0), "steps = 0, must be a whole number from 1 to 1000"),
     Bad("tail of 0", lambda m: GRID.tail(0), "k = 0, must be a whole number from 1 to 4"),
     Bad("tail of 5", lambda m: GRID.tail(5), "k = 5, must be a whole number from 1 to 4"),
@@ -389,7 +401,7 @@ DIFFUSION = [
 DATA = [
     Bad("vocabulary of 100", lambda m: train_bpe([PROMPT], 100), "100 is too small: .* alone are 514"),
     Bad("rows of 1", lambda m: Tokenizer(m.tokenizer.vocab, [], 1), "= 1 leaves no room .* accepted: 2 or more"),
-    Bad("empty vocabulary", lambda m: Tokenizer({}, []), r"lacks 3 of the tokens it needs, .*startoftext"),
+    Bad("empty vocabulary", lambda m: Tokenizer({}, []), r"lacks 3 of the tokens it needs; .*startoftext"),
     Bad(
         "unknown id",
         lambda m: m.tokenizer.decode([3, 99999]),
@@ -647,7 +659,9 @@ FILES = [
         lambda m: sdlearn.load("model", parts={"resnet": UNet}),
         f"parts resnet are unknown; accepted: {', '.join(PARTS)}",
     ),
-    Bad("dtype of integers", lambda m: sdlearn.load("model", dtype=torch.int8), r"torch\.int8, .* of floats"),
+    Bad(
+        "dtype of integers", lambda m: sdlearn.load("model", dtype=torch.int8), r"torch\.int8, .* floating-point dtype"
+    ),
     Bad("dtype as text", lambda m: sdlearn.load("model", dtype="half"), "dtype = 'half', .*such as torch.float32"),
     Bad("ema of a folder", lambda m: sdlearn.load("model", ema=True), "config and ema are for single files"),
     Bad(
@@ -677,7 +691,7 @@ FILES = [
     Bad(
         "half the weights",
         lambda m: load_with(f"unet/{WEIGHTS}", cut(f"model/unet/{WEIGHTS}")),
-        rf"model.unet.{WEIGHTS} is damaged or no safetensors file",
+        rf"model.unet.{WEIGHTS} is damaged or not a safetensors file",
     ),
     Bad("broken JSON", lambda m: load_with("vae/config.json", "{"), r"vae.config\.json is not a JSON file"),
     Bad("binary JSON", lambda m: load_with("unet/config.json", b"\xff"), r"config\.json is not a JSON file"),
@@ -720,7 +734,7 @@ FILES = [
     Bad(
         "save a .ckpt", lambda m: save(m, "a.ckpt"), r"a\.ckpt must be a folder, or a file that ends with \.safetensors"
     ),
-    Bad("save integers", lambda m: save(m, "new", torch.int16), r"torch\.int16, must be one of floats"),
+    Bad("save integers", lambda m: save(m, "new", torch.int16), r"torch\.int16, must be a floating-point dtype"),
     Bad("evaluation below a file", lambda m: evaluate(m, output="file/a"), "'file/a'", NotADirectoryError),
     Bad("scenes below a file", lambda m: sheet(Path("file/a.png"), 1), "error: .*File exists: 'file'", SystemExit),
     Bad("pictures, no folder", lambda m: ImageFolder("file"), "there is no folder file", FileNotFoundError),
@@ -816,11 +830,15 @@ COMMANDS: list[tuple[str, int, str]] = [
         1,
         r"key\.toml: training: epochs = 1 is unknown; accepted: steps",
     ),
-    ("train autoencoder --recipe type.toml --output run", 1, r"type\.toml: training: seed = '1' .*only whole numbers"),
+    (
+        "train autoencoder --recipe type.toml --output run",
+        1,
+        r"type\.toml: training: seed = '1' .*accepted: whole numbers",
+    ),
     (
         "train autoencoder --recipe loss.toml --output run",
         1,
-        r"loss\.toml: loss: kl_weight = 'x' .*only finite numbers",
+        r"loss\.toml: loss: kl_weight = 'x' .*accepted: finite numbers",
     ),
     (
         "train autoencoder --recipe model.toml --output run",
@@ -918,9 +936,9 @@ def test_a_full_disk(here: Path) -> None:
 
 def test_a_warning_shows_what_is_cut(model: StableDiffusion) -> None:
     words = "apple " * 75
-    with pytest.warns(UserWarning, match=r"more than 75 tokens; this end of it is cut off: 'on a cat'"):
+    with pytest.warns(UserWarning, match=r"more than 75 tokens; this part at its end is cut off: 'on a cat'"):
         model.sample(f"{words} on a cat", steps=1)
-    with pytest.warns(UserWarning, match=r"more than 75 tokens; this end of it is cut off: 'owl'"):
+    with pytest.warns(UserWarning, match=r"more than 75 tokens; this part at its end is cut off: 'owl'"):
         model.sample(PROMPT, negative_prompt=f"{words} owl", steps=1)
 
 
@@ -941,7 +959,7 @@ def test_any_prompt_makes_a_picture(model: StableDiffusion, prompt: str) -> None
         (picture,) = model(prompt, steps=2, height=16, width=16, progress=False)
     assert (picture.size, picture.mode) == ((16, 16), "RGB")
     cut = model.tokenizer.truncated(prompt)
-    expected = f"a prompt has more than 75 tokens; this end of it is cut off: {cut!r}"
+    expected = f"a prompt has more than 75 tokens; this part at its end is cut off: {cut!r}"
     assert [str(one.message) for one in caught] == ([expected] if cut else [])
 
 

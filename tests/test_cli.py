@@ -267,7 +267,7 @@ class TestInfo:
         right = torch.Tensor.__matmul__
         wrong = lambda a, b: right(a, b) + (1 if a.is_floating_point() else 0)  # noqa: E731
         monkeypatch.setattr(torch.Tensor, "__matmul__", wrong)
-        assert "cpu computes wrongly" in run.fails("info")
+        assert "cpu computes incorrectly" in run.fails("info")
 
 
 class TestPassport:

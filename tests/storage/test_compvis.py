@@ -476,11 +476,11 @@ def test_files_without_a_model(folder: Path, tmp_path: Path) -> None:
             load(tmp_path / "a.ckpt", config=config)
     for name in ("a.gguf", "a.safetensors.txt"):
         (tmp_path / name).touch()
-        with pytest.raises(ValueError, match="is another kind of file; accepted is"):
+        with pytest.raises(ValueError, match="is another kind of file; accepted:"):
             load(tmp_path / name)
-    with pytest.raises(FileNotFoundError, match=r"no model at .*b\.ckpt; accepted is"):
+    with pytest.raises(FileNotFoundError, match=r"no model at .*b\.ckpt; accepted:"):
         load(tmp_path / "b.ckpt")
-    with pytest.raises(FileNotFoundError, match=r"no model at models/b\.safetensors; accepted is"):
+    with pytest.raises(FileNotFoundError, match=r"no model at models/b\.safetensors; accepted:"):
         find_model("models/b.safetensors")
 
 
