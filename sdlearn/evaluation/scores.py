@@ -81,7 +81,7 @@ class Report:
         )
         return "\n".join(
             (
-                "| | score | beside it |",
+                "| | score | for comparison |",
                 "|---|---|---|",
                 *(f"| {' | '.join(row)} |" for row in rows),
                 "",
@@ -302,5 +302,5 @@ def write_subjects(file: Path, subjects: list[str], named: list[str]) -> None:
     rows.sort(key=lambda row: (row[2] / row[1], row[0]))
     with atomic_write(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
-        writer.writerow(("subject", "asked for", "named rightly", "taken for"))
+        writer.writerow(("subject", "requested", "recognised", "mistaken for"))
         writer.writerows(rows)

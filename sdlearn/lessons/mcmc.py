@@ -106,7 +106,7 @@ def annealed_langevin(
     """Annealed Langevin dynamics: algorithm 1 of Song & Ermon 2019 (arXiv 1907.05600).
 
     Langevin dynamics for the density with much noise, then with less and less. score(x, sigma) is the score of the
-    density of x_0 + sigma · noise. sigmas: decreasing. Each gets `steps` steps of step_size · sigma² / (last sigma)², so
+    density of x_0 + sigma · noise. sigmas: decreasing; each gets `steps` steps of step_size · sigma² / (last sigma)²,
     so step_size is the last one's. One score per step. Raises ValueError unless sigmas are positive and decreasing.
     """
     sigmas = [float(sigma) for sigma in sigmas]

@@ -10,7 +10,7 @@ KINDS = {
 """What a model is made for, by its Diffusers pipeline, which model_index.json in its folder names."""
 
 NEEDS = {"text to image": (), "image to image": ("picture",), "inpainting": ("picture", "mask")}
-"""What each task needs besides a prompt."""
+"""What each task needs in addition to a prompt."""
 
 
 def kinds(latent_channels: int) -> dict[int, str]:

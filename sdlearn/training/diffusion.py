@@ -183,7 +183,7 @@ class DiffusionTask:
         With v as the target, an error in x_0 has the weight 1 + SNR (arXiv 2202.00512, section 4), never small.
         With epsilon it is, at the high noise levels that decide the background's colour.
         """
-        generator = generator_for(self.seed, step)  # draws for the whole batch; these are some rows of it
+        generator = generator_for(self.seed, step)  # draws for the complete batch; these are some rows of it
         index = torch.randint(len(self.pool.latents), (self.batch_size,), generator=generator)[rows]
         t = torch.randint(self.schedule.config.num_train_timesteps, (self.batch_size,), generator=generator)[rows]
         told = (torch.rand(self.batch_size, generator=generator) >= self.dropout)[rows]  # the others see no caption

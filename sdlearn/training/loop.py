@@ -99,8 +99,8 @@ class TrainStep:
     """What `train` yields after each step."""
 
     step: int  # steps done so far: 1, 2, ...
-    loss: float  # of the whole batch, before the step
-    gradient_norm: float  # of the whole batch, before it is clipped
+    loss: float  # of the complete batch, before the step
+    gradient_norm: float  # of the complete batch, before it is clipped
     learning_rate: float
     numbers: dict[str, float]  # the task's other numbers, for the first process's last rows
 
