@@ -47,7 +47,7 @@ Scenes drawn from [OpenMoji](https://openmoji.org), the open-source emoji and ic
 and its contributors, licence [CC BY-SA 4.0](https://creativecommons.org/licenses/by-sa/4.0/). A scene is one subject,
 shrunk and laid on a plain colour, with a caption made from a template. The weights are derived from these pictures and
 are under CC BY-SA 4.0 too: if you pass them on, or pictures made with them, credit OpenMoji and keep the licence.
-Training never showed each subject on one of the ten colours (the "held-out pairs"), and {held_out} subjects at all.
+Training left out one of the ten colours for each subject (the "held-out pairs"), and {held_out} subjects completely.
 
 ## Parts
 | part | folder | parameters | MB | built as |
