@@ -28,7 +28,7 @@ demo: $(VENV)/runtime  ## draw pictures into out/demo.png; PROMPT="a small owl o
 
 test: lint quick lessons solved  ## ruff, all tests, all notebooks: as they are, and with the exercises solved
 
-quick: $(VENV)/dev  ## all tests but those that take minutes
+quick: $(VENV)/dev  ## all tests except those that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not browser" $(TESTS)
 
 lessons: $(VENV)/dev  ## all notebooks, their outputs compared with the stored ones
@@ -37,9 +37,9 @@ lessons: $(VENV)/dev  ## all notebooks, their outputs compared with the stored o
 test-full: test  ## the same, and the tests that take minutes or much memory
 	$(BIN)/python -m pytest -m slow
 
-# PyTorch and its libraries choose their kernels by the processor. The settings take away AVX-512, then AVX, too.
+# PyTorch and its libraries choose their kernels by the processor. The settings disable AVX-512, then AVX, too.
 test-processors: TESTS := --ignore tests/test_hosting.py --ignore tests/test_packaging.py  # they compute nothing
-test-processors:  ## quick and lessons twice, computed as two older kinds of processor do
+test-processors:  ## quick and lessons, with the arithmetic of two older kinds of processor
 	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(MAKE) quick lessons TESTS="$(TESTS)"
 	ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE $(MAKE) quick lessons TESTS="$(TESTS)"
 
@@ -58,7 +58,7 @@ lint: $(VENV)/dev  ## ruff alone
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 
-notebooks: $(VENV)/dev  ## run the lessons and store their outputs, after a change of theirs or of the model
+notebooks: $(VENV)/dev  ## run the lessons and store their outputs, after a change to them or to the model
 	HF_HUB_OFFLINE=1 $(BIN)/python notebooks/execute.py
 	$(BIN)/python notebooks/contents.py
 
@@ -69,7 +69,7 @@ solved: $(VENV)/dev  ## the lessons with all exercises filled in, run, into out/
 	printf '%s\n' notebooks/[0-9][0-9]_*.ipynb | OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 \
 		xargs -n 1 -P 2 $(BIN)/python notebooks/execute.py --solved out/solved
 
-host: $(VENV)/dev  ## say where the course is hosted, and stamp setup cells and badges: REPO=owner/name
+host: $(VENV)/dev  ## set where the course is hosted, in setup cells and badges: REPO=owner/name
 	@$(BIN)/python notebooks/host.py $(REPO)
 	@$(BIN)/python notebooks/contents.py
 
@@ -86,7 +86,7 @@ browser: $(VENV)/browser  ## run the lessons in JupyterLab in a real browser, De
 parity: $(VENV)/dev  ## how far every part is from the reference, from the tests into docs/parity.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not browser" --parity=docs/parity.md tests
 
-bench: $(VENV)/dev  ## time and memory beside Diffusers, into docs/performance.md; a quiet machine, 20 minutes
+bench: $(VENV)/dev  ## compare time and memory with Diffusers, into docs/performance.md; a quiet machine, 20 minutes
 	$(BIN)/python benchmarks/speed.py
 
 defaults: $(VENV)/dev  ## compare samplers, steps and guidance of the bundled model, into docs/defaults.md; 10 minutes
@@ -95,13 +95,13 @@ defaults: $(VENV)/dev  ## compare samplers, steps and guidance of the bundled mo
 real: $(VENV)/dev  ## the same for a real checkpoint, with pictures: MODEL=a folder or a name on the hub, into out/real
 	$(BIN)/python benchmarks/real.py "$$MODEL"
 
-recorded: $(VENV)/dev  ## make a lesson's recorded run again (half an hour): RUN=epsilon_or_v
+recorded: $(VENV)/dev  ## repeat a lesson's recorded run (half an hour): RUN=epsilon_or_v
 	$(BIN)/python -m sdlearn.lessons.recorded.$(RUN)
 
 evaluate: $(VENV)/dev  ## the bundled model's scores
 	$(BIN)/sdlearn evaluate
 
-tiny: $(VENV)/dev  ## train a model like the bundled one from nothing into runs/tiny/model (hours; goes on where it was stopped)
+tiny: $(VENV)/dev  ## train a model like the bundled one from scratch into runs/tiny/model (hours; resumes where it was stopped)
 	$(BIN)/sdlearn train clip --recipe sdlearn/training/recipes/clip.toml --output runs/tiny/clip
 	$(BIN)/sdlearn train autoencoder --recipe sdlearn/training/recipes/autoencoder.toml --output runs/tiny/autoencoder
 	$(BIN)/sdlearn train diffusion --recipe sdlearn/training/recipes/diffusion.toml --output runs/tiny/diffusion
@@ -111,10 +111,10 @@ clean:  ## remove what was installed and drawn, but not runs/, which holds hours
 	rm -rf $(VENV) out build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Two stamps: what drawing needs, and what training and the tests need besides. They are made anew when a pin changes.
+# Two stamps: what drawing needs, and what training and the tests need as well. They are rebuilt when a pin changes.
 $(VENV)/runtime: pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c '$(NEW_ENOUGH)' || { \
-		echo "$(PYTHON) is no Python 3.11 or newer with venv; name one: make $(MAKECMDGOALS) PYTHON=python3.12" \
+		echo "$(PYTHON) is not Python 3.11 or newer with venv; choose one: make $(MAKECMDGOALS) PYTHON=python3.12" \
 			"(Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(PIP) --editable .

@@ -1,4 +1,4 @@
-"""Which sampler, how many steps and how much guidance the bundled model draws with: chosen by numbers.
+"""Which sampler, how many steps and how much guidance the bundled model uses: chosen by measurement.
 
     make defaults
 

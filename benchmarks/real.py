@@ -1,4 +1,4 @@
-"""Ours beside Diffusers on a real checkpoint: how far each part is from the reference, and pictures side by side.
+"""Ours compared with Diffusers on a real checkpoint: the difference of each part, and pictures side by side.
 
     make real MODEL=stable-diffusion-v1-5/stable-diffusion-v1-5
 
@@ -46,7 +46,7 @@ def main(
     dtype: Annotated[str, typer.Option(help=", ".join(TYPES))] = "float32",
     output: Annotated[Path, typer.Option(help="The folder for report.md and pictures.png.")] = Path("out/real"),
 ) -> None:
-    """Compare every part, then whole pictures; write the report."""
+    """Compare every part, then complete pictures; write the report."""
     ours = sdlearn.load(model, config=config, device=device, dtype=TYPES[dtype])
     reference = load_reference(model, config, TYPES[dtype]).to(device)
     measurements = []

@@ -1,8 +1,8 @@
-"""Ours beside Diffusers: time, memory, and how both grow. Writes docs/performance.md and its plot.
+"""Ours compared with Diffusers: time, memory, and how both grow. Writes docs/performance.md and its plot.
 
     make bench
 
-Both sides have the same random weights, are called in turns in one process, and each pair of calls gives one ratio. The
+With the same random weights, both sides are called alternately in one process; each pair gives one ratio. The
 machine should do nothing else.
 """
 
@@ -187,7 +187,7 @@ def measure(work: Work) -> dict[str, Any]:
 
 
 def working_memory(run: Callable[[], Any]) -> float:
-    """The most memory that the tensors of a call take at once, beside those that were there before it. In MB."""
+    """The most memory that the tensors of a call use at once, in MB, without those that existed before it."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
         run()
     with TemporaryDirectory() as folder:
@@ -206,7 +206,7 @@ GROWTH: dict[str, tuple[str, tuple[int, ...]]] = {
 
 
 def growing(what: str, value: int) -> Callable[[], Any]:
-    """One guided step of SD 1.5's UNet in bfloat16, but for `steps`: the bundled model's whole picture."""
+    """One guided step of SD 1.5's UNet in bfloat16; for `steps`, a complete picture of the bundled model."""
     if what == "steps":
         model = sdlearn.load(BUNDLED)
         return lambda: model(PROMPT, steps=value, progress=False)
@@ -249,7 +249,7 @@ def grow(what: str, value: int) -> dict[str, float]:
     """Time and working memory at one point of the plot."""
     run = growing(what, value)
     needed = working_memory(run)  # also warms up
-    return {"MB": needed, "seconds": min(seconds(run) for _ in range(3))}  # what else the machine does only adds
+    return {"MB": needed, "seconds": min(seconds(run) for _ in range(3))}  # other work on the machine only adds to it
 
 
 def table(results: dict[str, dict[str, Any]], peaks: dict[torch.dtype, float]) -> list[str]:

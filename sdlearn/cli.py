@@ -65,7 +65,7 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Settings:
-    """All that a picture depends on. It is stored in the PNG, under the key "sdlearn"."""
+    """Everything that a picture depends on, stored in the PNG under the key "sdlearn"."""
 
     prompt: str
     negative_prompt: str
@@ -74,12 +74,12 @@ class Settings:
     sampler: str
     guidance_scale: int | float
     model: str | None
-    image: str | None = None  # the three of image to image and inpainting; a text-to-image picture has none of them
+    image: str | None = None  # only for image to image and inpainting, like the next two
     mask: str | None = None
     strength: int | float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """What is stored: all but what is not used."""
+        """What is stored: everything that is used."""
         return {key: value for key, value in asdict(self).items() if value is not None or key == "model"}
 
     @classmethod
@@ -87,8 +87,8 @@ class Settings:
         """Read what `save_image` stored.
 
         Raises:
-            OSError: the file is missing or no picture.
-            ValueError: it holds no settings, or something else in their place.
+            OSError: the file is missing or isn't a picture.
+            ValueError: it holds no settings, or settings that can't be read.
         """
         from PIL import Image
 
@@ -96,7 +96,7 @@ class Settings:
             image.load()
             text = image.info.get("sdlearn")
         if text is None:
-            raise ValueError(f"{file} holds no settings: `sdlearn generate` didn't make it, or its text was taken out")
+            raise ValueError(f"{file} holds no settings: `sdlearn generate` didn't make it, or its text was removed")
         try:
             settings = cls(**json.loads(text))
         except (ValueError, TypeError) as error:
@@ -108,7 +108,7 @@ class Settings:
 
 
 def save_image(image: "Image", file: Path, settings: Settings | None = None) -> None:
-    """Write a PNG, whole or not at all. Raises OSError when that can't be done."""
+    """Write a PNG atomically. Raises OSError when that can't be done."""
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
@@ -119,7 +119,7 @@ def save_image(image: "Image", file: Path, settings: Settings | None = None) -> 
 
 
 def prepare(output: Path) -> None:
-    """Make the folder of a picture and check its name: better now than after minutes of work.
+    """Create the folder for a picture and check its name: better now than after minutes of work.
 
     Raises ValueError for a name that doesn't end in .png, OSError for a folder that can't be made or written to.
     """
@@ -133,17 +133,17 @@ def prepare(output: Path) -> None:
 @app.command()
 def generate(
     prompt: Annotated[str | None, typer.Argument(help="What to draw.")] = None,
-    negative_prompt: Annotated[str | None, typer.Option(help="What to stay away from.")] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="What to avoid.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Picture i has the seed SEED + i.  [default: 0]")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the sampler.  [default: the model's]")] = None,
     sampler: Annotated[str | None, typer.Option(help="`info` lists all.  [default: the model's]")] = None,
-    guidance_scale: Annotated[float | None, typer.Option(help="1 is no guidance.  [default: the model's]")] = None,
-    count: Annotated[int, typer.Option(min=1, help="How many; then the seed is added to the file's name.")] = 1,
+    guidance_scale: Annotated[float | None, typer.Option(help="1 means no guidance.  [default: the model's]")] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many. Above 1, the seed is added to the file name.")] = 1,
     image: Annotated[Path | None, typer.Option(help="A picture to change. It is resized to the model's size.")] = None,
-    mask: Annotated[Path | None, typer.Option(help="White where --image is drawn anew; the rest of it stays.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="White where --image is redrawn; the rest stays as it is.")] = None,
     strength: Annotated[float | None, typer.Option(help="How far --image may change, up to 1.")] = None,
     model: Model = None,
-    like: Annotated[Path | None, typer.Option(help="A picture made by this command: take its settings.")] = None,
+    like: Annotated[Path | None, typer.Option(help="A picture made by this command: use its settings.")] = None,
     output: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("out/picture.png"),
 ) -> None:
     """Draw pictures from words, or from a picture and words.
@@ -164,13 +164,13 @@ def generate(
     import sdlearn
     from sdlearn.storage.load import BUNDLED
 
-    source = chosen.get("model", os.environ.get("SDLEARN_MODEL"))  # None is the bundled one, also in a stored picture
+    source = chosen.get("model", os.environ.get("SDLEARN_MODEL"))  # None: the bundled model, in a stored picture too
     pipeline = sdlearn.load(source or BUNDLED)
     defaults: dict[str, Any] = {"negative_prompt": "", "seed": 0, "model": source}
     defaults |= {name: getattr(pipeline.defaults, name) for name in ("steps", "sampler", "guidance_scale")}
     first = Settings(**(defaults | chosen))
     for number in range(first.seed, first.seed + count):
-        # One after the other: in a batch the last bits would differ, and `--like` could not draw the same pixels.
+        # One at a time: in a batch the last bits would differ, and `--like` couldn't reproduce the pixels.
         settings = replace(first, seed=number)
         file = output if count == 1 else output.with_stem(f"{output.stem}-{number}")
         save_image(draw(pipeline, settings), file, settings)
@@ -194,7 +194,7 @@ def draw(model: "StableDiffusion", settings: Settings) -> "Image":
 
 
 def open_image(file: str) -> "Image":
-    """Read a picture. Raises OSError when it is missing or no picture."""
+    """Read a picture. Raises OSError when it is missing or isn't a picture."""
     from PIL import Image
 
     with Image.open(file) as image:
@@ -245,7 +245,7 @@ def info(model: Model = None) -> None:
         expected = a @ a.T  # whole numbers below 2**24, which float32 holds exactly
         result = (a.float().to(device) @ a.T.float().to(device)).cpu()
         if not torch.equal(result, expected.float()):
-            raise RuntimeError(f"{device} computes wrongly: the product of two matrices is off")
+            raise RuntimeError(f"{device} computes incorrectly: the product of two matrices is wrong")
         name = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"{torch.get_num_threads()} threads"
         print(f"{device}: works ({'Apple GPU' if device == 'mps' else name}; a matrix product was run and checked)")
 
@@ -257,17 +257,17 @@ def info(model: Model = None) -> None:
 
 
 def without_front_matter(card: str) -> str:
-    """A model card without the YAML between two lines of dashes at its top, which is for machines."""
+    """A model card without its YAML front matter, which is for machines."""
     return re.sub(r"\A---\n.*?^---\n\s*", "", card, count=1, flags=re.DOTALL | re.MULTILINE)
 
 
 @app.command()
 def passport(
-    seed: Annotated[int, typer.Option(min=0, help="Of the picture.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The picture's seed.")] = 0,
     model: Model = None,
     output: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("out/passport.png"),
 ) -> None:
-    """List the exercises of all lessons, check your right answers again, and draw a picture with them."""
+    """List the exercises of all lessons, recheck your correct answers, and draw a picture with them."""
     prepare(output)
     from sdlearn.lessons.exercises.passport import EXERCISES, draw_passport, recheck_all
 
@@ -302,9 +302,9 @@ class Kind(StrEnum):
 def train(
     kind: Annotated[Kind, typer.Argument(help="What to train.")],
     recipe: Annotated[Path, typer.Option(help="The recipe, a TOML file, as in sdlearn/training/recipes.")],
-    output: Annotated[Path, typer.Option(help="The run's folder. A run that was stopped goes on from there.")],
+    output: Annotated[Path, typer.Option(help="The run's folder. A run that was stopped resumes from there.")],
 ) -> None:
-    """Train a network by a recipe. The finished network is in OUTPUT/model."""
+    """Train a network as a recipe says. The finished network is in OUTPUT/model."""
     try:
         from sdlearn.training.loop import processes
         from sdlearn.training.run import read_recipe, run
@@ -347,8 +347,8 @@ def assemble(
 @app.command()
 def evaluate(
     model: Model = None,
-    images: Annotated[int, typer.Option(min=2, help="How many pictures, half of seen pairs, half of held-out.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the pictures, and of the scenes they are compared with.")] = 0,
+    images: Annotated[int, typer.Option(min=2, help="How many: half seen pairs, half held-out ones.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="For the pictures, and the scenes they are compared with.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the sampler.  [default: the model's]")] = None,
     sampler: Annotated[str | None, typer.Option(help="`info` lists all.  [default: the model's]")] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="1 is no guidance.  [default: the model's]")] = None,

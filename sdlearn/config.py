@@ -1,6 +1,6 @@
 """Configurations: frozen dataclasses, read from and written to the JSON files of Diffusers and Transformers.
 
-`read_table` compares what a file says with the fields of a dataclass. Recipes are read by it, too.
+`read_table` checks a file against the fields of a dataclass. Recipes are read with it, too.
 """
 
 import math
@@ -17,7 +17,7 @@ class Config:
     """Base of all configurations.
 
     A subclass lists in `neutral` the keys that it has no field for, each with the values at which they change nothing.
-    `...` stands for "any value". A key that is unknown to both passes only if it is switched off (None or False).
+    `...` stands for "any value". Any other key is accepted only if it is switched off (None or False).
     """
 
     class_name: ClassVar[str] = ""
@@ -37,7 +37,7 @@ class Config:
             accepted = cls.neutral.get(key, (None, False))
             if accepted is not ... and value not in accepted:
                 choices = " or ".join(repr(choice) for choice in accepted)
-                raise ValueError(f"{file}: {key} = {value!r} is not supported, only {choices}")
+                raise ValueError(f"{file}: {key} = {value!r} is not supported; accepted: {choices}")
         return read_table(cls, {key: value for key, value in values.items() if key in known}, file)
 
     def to_dict(self) -> dict[str, Any]:
@@ -48,12 +48,13 @@ class Config:
 
 
 def read_table(kind: type[Table], values: Mapping[str, Any], file: str) -> Table:
-    """A dataclass from a table of a file. Its fields say which keys there are, and of which types.
+    """A dataclass from a table in a file. Its fields define the keys and their types.
 
     Lists become tuples, and a table inside becomes the dataclass that the field names.
 
     Raises:
-        ValueError: a key is missing or unknown, a value of another type or out of range; names file, key and value.
+        ValueError: a key is missing or unknown, or a value has the wrong type or is out of range; names file, key and
+        value.
     """
     declared = get_type_hints(kind)
     hints = {field.name: declared[field.name] for field in fields(kind)}
@@ -63,13 +64,13 @@ def read_table(kind: type[Table], values: Mapping[str, Any], file: str) -> Table
     taken = {}
     for key, value in values.items():
         if key not in hints:
-            raise ValueError(f"{file}: {key} = {value!r} is not known, only {', '.join(hints)}")
+            raise ValueError(f"{file}: {key} = {value!r} is unknown; accepted: {', '.join(hints)}")
         value = tuple(value) if isinstance(value, list) else value
         inner = next((one for one in get_args(hints[key]) or (hints[key],) if is_dataclass(one)), None)
         if inner is not None and isinstance(value, Mapping):
             value = read_table(inner, value, f"{file}: {key}")
         if not fits(value, hints[key]):
-            raise ValueError(f"{file}: {key} = {value!r} is not supported, only {describe(hints[key])}")
+            raise ValueError(f"{file}: {key} = {value!r} is not supported; accepted: {describe(hints[key])}")
         taken[key] = value
     try:
         return kind(**taken)
@@ -101,7 +102,7 @@ def describe(hint: Any) -> str:
 
 
 def is_count(value: Any, least: int = 1, most: float = math.inf) -> bool:
-    """Whether it is a whole number in this range. True is not one, though Python says so, and neither is 2.0."""
+    """Whether it is a whole number in this range. True and 2.0 don't count, though Python treats True as an int."""
     return type(value) is int and least <= value <= most
 
 
@@ -126,4 +127,4 @@ def check_counts(config: Any, *keys: str) -> None:
         value = getattr(config, key)
         values = value if isinstance(value, tuple) and value else (value,)
         if not all(is_count(one) for one in values):
-            raise ValueError(f"{key} = {value!r} is not supported, only whole numbers above 0")
+            raise ValueError(f"{key} = {value!r} is not supported; accepted: whole numbers above 0")

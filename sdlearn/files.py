@@ -1,4 +1,4 @@
-"""Writing files, whole or not at all, and reading JSON."""
+"""Writing files atomically, and reading JSON."""
 
 import json
 import os
@@ -11,13 +11,13 @@ from typing import Any
 
 @contextmanager
 def atomic_write(file: Path, *, shared: bool = False) -> Iterator[Path]:
-    """A temporary name beside `file` to write under; what was written becomes `file` when the block ends.
+    """An atomic write: yields a temporary name next to `file`; what was written there becomes `file` at the end.
 
-    If the block fails, the old file stays and nothing else is left. shared: other processes may write the same file at
-    the same time, so each gets a name of its own.
+    If the block fails, the old file stays and nothing else is left behind. shared: other processes may write the same
+    file at the same time, so each gets its own temporary name.
 
     Raises:
-        OSError: the file can't be written, say since the disk is full; it names `file`.
+        OSError: the file can't be written, for example because the disk is full; it names `file`.
     """
     temporary = file.with_name(f"{file.stem}.{os.getpid()}.partial" if shared else f"{file.stem}.partial")
     try:
@@ -33,12 +33,12 @@ def atomic_write(file: Path, *, shared: bool = False) -> Iterator[Path]:
 
 
 def system_error(error: BaseException) -> OSError | None:
-    """What the operating system refused, where a library tells of it in words of its own, or None."""
+    """The operating system's error, where a library reports it in its own words, or None."""
     if isinstance(error, OSError) and error.errno is not None:
         return error
     if code := re.search(r"\(os error (\d+)\)", str(error)):  # safetensors is written in Rust
         return OSError(int(code[1]), os.strerror(int(code[1])))
-    hidden = error.__context__ if isinstance(error, RuntimeError) else None  # PyTorch's writer trips over the first one
+    hidden = error.__context__ if isinstance(error, RuntimeError) else None  # PyTorch's writer hides the first error
     return hidden and system_error(hidden)
 
 
@@ -61,6 +61,6 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def write_json(file: Path, values: Mapping[str, Any]) -> None:
-    """Write a JSON file, whole or not at all."""
+    """Write a JSON file atomically."""
     with atomic_write(file) as temporary:
         temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

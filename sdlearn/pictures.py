@@ -1,6 +1,6 @@
-"""Pictures: numbers from −1 to 1, which networks take and give; whole numbers from 0 to 255; and PIL images.
+"""Pictures: numbers from −1 to 1, as networks use them; whole numbers from 0 to 255; and PIL images.
 
-Here is the only place where one becomes another, and where pictures are laid out on a sheet.
+This is the only place that converts between them and lays pictures out on a sheet.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from sdlearn.files import atomic_write
 
 
 def to_unit(pictures: Tensor) -> Tensor:
-    """uint8 0 … 255 -> float −1 … 1, what networks take."""
+    """uint8 0 … 255 -> float −1 … 1, as networks expect."""
     return pictures.float() / 127.5 - 1
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """Any image as RGB: upright, as phones say beside the pixels, and white where it is transparent."""
+    """Any image as RGB: rotated upright as its metadata says, and white where it is transparent."""
     image = ImageOps.exif_transpose(image).convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
@@ -63,7 +63,7 @@ def check_floats(name: str, values: Tensor, accepted: str) -> None:
 
 
 def image_grid(images: list[Image.Image], columns: int = 8, gap: int = 2) -> Image.Image:
-    """One picture with all of them in rows."""
+    """All pictures in rows, as one picture."""
     width, height = images[0].size
     rows = -(-len(images) // columns)
     sheet = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), "white")
@@ -77,11 +77,11 @@ def captioned_grid(
 ) -> Image.Image:
     """One sheet with all pictures in rows, each enlarged to a width of `side` pixels and with its caption below it.
 
-    Raises ValueError when there is no picture, or not one caption for each.
+    Raises ValueError when there are no pictures, or not exactly one caption for each.
     """
     if not images or len(images) != len(captions):
         raise ValueError(f"{len(images)} pictures and {len(captions)} captions; there must be one caption for each")
-    gap, size = 12, min(18, max(11, side // 13))  # pixels between pictures, and of the letters
+    gap, size = 12, min(18, max(11, side // 13))  # in pixels: the gap between pictures, and the letters
     font = ImageFont.load_default(size)
     texts = [wrap(caption, font, side) for caption in captions]
     below = max(text.count("\n") + 1 for text in texts) * (size + 4) + 4
@@ -109,6 +109,6 @@ def wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
 
 
 def save_image_grid(pictures: Tensor, file: Path, columns: int = 8) -> None:
-    """Write pictures (B, 3, H, W) in [−1, 1] as one PNG, whole or not at all."""
+    """Write pictures (B, 3, H, W) in [−1, 1] as one PNG, atomically."""
     with atomic_write(file) as temporary:
         image_grid(to_images(pictures), columns).save(temporary, format="PNG")

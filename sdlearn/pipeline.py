@@ -27,13 +27,13 @@ from sdlearn.tokenizer import Tokenizer
 
 
 class StableDiffusion:
-    """A model: tokenizer, text encoder, autoencoder, UNet and schedule, and what a loop over them is made of.
+    """A model: tokenizer, text encoder, autoencoder, UNet and schedule, and what the sampling loop needs.
 
-    `samplers` and `guide` are the loop's; `load(parts=...)` swaps them. `kind` is the pipeline of Diffusers that the
-    model belongs to, one of KINDS. `card` is the model card's text.
+    `samplers` and `guide` belong to the loop; `load(parts=...)` swaps them. `kind` is the Diffusers pipeline that the
+    model belongs to, one of KINDS. `card` is the text of the model card.
 
     Raises:
-        ValueError: the parts don't fit each other.
+        ValueError: the parts don't fit together.
     """
 
     def __init__(
@@ -69,12 +69,12 @@ class StableDiffusion:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the networks compute in."""
+        """The dtype that the networks compute in."""
         return next(self.unet.parameters()).dtype
 
     @property
     def sampling_dtype(self) -> torch.dtype:
-        """What samplers and guidance compute in: float32, also where the networks have half precision, or float64."""
+        """The dtype of samplers and guidance: float64 if the networks have it, else float32, never half precision."""
         return torch.promote_types(self.dtype, torch.float32)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
@@ -84,7 +84,7 @@ class StableDiffusion:
         return self
 
     def encode_prompt(self, prompts: str | list[str], clip_skip: int = 0) -> Tensor:
-        """Texts to what the UNet's cross-attention reads: (B, T, C). Warns where a text is too long: what was cut.
+        """Texts to what the UNet's cross-attention reads: (B, T, C). Warns with what was cut off if a text is too long.
 
         clip_skip: how many of the text encoder's last layers are left out.
         """
@@ -93,20 +93,20 @@ class StableDiffusion:
             if cut := self.tokenizer.truncated(text):
                 longest = self.tokenizer.max_length - 2
                 warnings.warn(
-                    f"a prompt has more than {longest} tokens; this end of it is cut off: {cut!r}", stacklevel=2
+                    f"a prompt has more than {longest} tokens; this part at its end is cut off: {cut!r}", stacklevel=2
                 )
         ids = self.tokenizer(prompts).to(self.device)  # (B, T)
         return self.text_encoder(ids, skip=clip_skip)  # (B, T) -> (B, T, C)
 
     def predict(self, x: Tensor, t: Any, context: Tensor, **conditions: Any) -> Tensor:
-        """Call the UNet in its own dtype; the result has the dtype of x. (B, C, H, W), same out."""
+        """Call the UNet in its own dtype; the result has the dtype of x. (B, C, H, W) -> the same shape."""
         return self.unet(x.to(self.dtype), t, context, **conditions).to(x.dtype)
 
     def encode(self, pictures: Tensor, generator: torch.Generator | list[torch.Generator] | None = None) -> Tensor:
         """Pictures (B, 3, H, W) in [−1, 1] to scaled latents (B, C, H/f, W/f), as `encode_pictures` does.
 
         Raises:
-            ValueError: the shape is another, H or W is not divisible by f, the pictures are no floats, or not finite.
+            ValueError: the shape is wrong, H or W is not divisible by f, or the pictures are not floats or not finite.
         """
         check_floats("pictures", pictures, "(B, 3, H, W) from −1 to 1")
         latents = encode_pictures(self.autoencoder, pictures.to(self.device, self.dtype), generator)
@@ -116,17 +116,17 @@ class StableDiffusion:
         """Scaled latents (B, C, H/f, W/f) to pictures (B, 3, H, W), clamped to [−1, 1].
 
         Raises:
-            ValueError: the shape doesn't fit, or the latents are no floats, or hold NaN or infinity.
+            ValueError: the shape doesn't fit, or the latents are not floats, or hold NaN or infinity.
         """
         check_floats("latents", latents, "(B, C, H, W)")
         pictures = decode_latents(self.autoencoder, latents.to(self.device, self.dtype))
         return pictures.to(self.sampling_dtype).clamp(-1, 1)
 
     def sample(self, prompt: str | list[str], **settings: Any) -> Iterator[Step]:
-        """Sample latents, one Step for each call of the network; the x of the last one goes to `decode`.
+        """Sample latents, one Step for each call of the network; the x of the last one is passed to `decode`.
 
-        Takes what the task of the model's kind takes: `sdlearn.text_to_image`, unless the model is made for another.
-        Everything is checked before the first step is asked for.
+        Accepts what the task of the model's kind accepts: `sdlearn.text_to_image`, unless it is made for another.
+        Everything is checked before the first step.
         """
         return TASKS.get(self.kind, text_to_image)(self, prompt, **settings)
 
@@ -139,7 +139,7 @@ class StableDiffusion:
         progress: bool = True,
         **settings: Any,
     ) -> list[Image.Image]:
-        """Draw pictures. Takes what `sample` takes, or what another `task` takes; `progress` shows a bar."""
+        """Draw pictures. Accepts what `sample` accepts, or what another `task` accepts; `progress` shows a bar."""
         from tqdm.auto import tqdm
 
         steps = self.sample(prompt, **settings) if task is None else task(self, prompt, **settings)
@@ -153,8 +153,8 @@ def encode_pictures(
 ) -> Tensor:
     """Pictures (B, 3, H, W) in [−1, 1] to latents (B, C, H/f, W/f), scaled to a standard deviation of about 1.
 
-    They are the most likely ones, or with a generator a sample of those that are likely; a list has one generator for
-    each picture, which then depends on no other. This is the only place where the scaling factor goes in.
+    They are the most likely ones or, with a generator, a random sample. A list has one generator for each picture,
+    which then depends on no other. This is the only place where the scaling factor is applied.
     """
     if isinstance(generator, list):
         alone = zip(pictures.split(1), generator, strict=True)
@@ -167,13 +167,13 @@ def encode_pictures(
 def decode_latents(autoencoder: Autoencoder, latents: Tensor) -> Tensor:
     """Scaled latents (B, C, H/f, W/f) to pictures (B, 3, H, W) in about [−1, 1], not clipped.
 
-    This is the only place where the scaling factor goes out.
+    This is the only place where the scaling factor is undone.
     """
     return autoencoder.decode(latents / autoencoder.config.scaling_factor)
 
 
 def check_fit(tokenizer: Tokenizer, text_encoder: TextEncoder, autoencoder: Autoencoder, unet: UNet) -> None:
-    """Raises ValueError unless each part takes what the one before it gives."""
+    """Raises ValueError unless each part accepts the output of the one before it."""
     text, latent = text_encoder.config, autoencoder.config.latent_channels
     if unet.config.in_channels not in kinds(latent):
         accepted = ", ".join(f"{channels} ({KINDS[kind]})" for channels, kind in kinds(latent).items())

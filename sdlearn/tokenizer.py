@@ -42,10 +42,10 @@ def byte_symbols() -> dict[int, str]:
 SYMBOL_OF_BYTE = byte_symbols()
 BYTES_OF_SYMBOL = {symbol: bytes([byte]) for byte, symbol in SYMBOL_OF_BYTE.items()}
 
-# Unicode's white space. Python counts U+001C to U+001F as well, the regular expressions of CLIP don't.
+# Unicode's white space. Python also counts U+001C to U+001F; CLIP's regular expressions don't.
 WHITE_SPACE = {*"\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000", *map(chr, range(0x2000, 0x200B))}
 
-# Letters, numbers and capitals that Unicode got after version 14, the one of Python 3.11. With them the ids do not
+# Letters, numbers and capitals added to Unicode since version 14, which Python 3.11 has. With them the ids don't
 # depend on the version of Python.
 NEW_LETTERS = """1C89-1C8A A7CB-A7CD A7DA-A7DC 105C0-105F3 10D4A-10D65 10D6F-10D85 10EC2-10EC4 1123F-11240 11380-11389
     1138B-1138B 1138E-1138E 11390-113B5 113B7-113B7 113D1-113D1 113D3-113D3 11BC0-11BE0 11F02-11F02 11F04-11F10
@@ -67,9 +67,9 @@ NEW_CAPITALS = (
 
 
 def normalize(text: str) -> str:
-    """Compose accents (NFC), then lower the case of each character by itself.
+    """Compose accents (NFC), then lowercase each character by itself.
 
-    So "ΑΣ" becomes "ασ"; Python's `lower` looks at the whole word and gives "ας".
+    So "ΑΣ" becomes "ασ"; Python's `lower` looks at the whole word and returns "ας".
     """
     composed = unicodedata.normalize("NFC", text).translate(NEW_CAPITALS)
     return "".join(character.lower() for character in composed)
@@ -123,9 +123,9 @@ def make_vocabulary(merges: Iterable[Pair]) -> dict[str, int]:
 
 
 class Tokenizer:
-    """Byte-pair encoding with CLIP's rules. Gives the ids that Transformers' CLIPTokenizer gives for the same files.
+    """Byte-pair encoding with CLIP's rules. Returns the same ids as Transformers' CLIPTokenizer for the same files.
 
-    One difference is meant: with SD 1's files on the hub it finds `<|startoftext|>` in capitals too, this one doesn't.
+    One difference is intended: with SD 1's files on the hub it also finds `<|startoftext|>` in capitals; ours doesn't.
 
     Args:
         vocab: token -> id. Must hold `<|startoftext|>`, `<|endoftext|>` and `pad_token`.
@@ -141,9 +141,9 @@ class Tokenizer:
         needed = [BOS, EOS, pad_token, *(token for left, right in merges for token in (left, right, left + right))]
         missing = [token for token in needed if token not in vocab]
         if missing:
-            raise ValueError(f"the vocabulary lacks {len(missing)} of the tokens it needs, first of all {missing[0]!r}")
+            raise ValueError(f"the vocabulary lacks {len(missing)} of the tokens it needs; the first is {missing[0]!r}")
         if max_length < 2:
-            raise ValueError(f"max_length = {max_length} leaves no place for begin and end; accepted is 2 or more")
+            raise ValueError(f"max_length = {max_length} leaves no room for begin and end; accepted: 2 or more")
         self.vocab, self.merges, self.max_length, self.pad_token = vocab, merges, max_length, pad_token
         self.token_of_id = {i: token for token, i in vocab.items()}
         self.rank = {pair: rank for rank, pair in enumerate(merges)}
@@ -194,7 +194,7 @@ class Tokenizer:
         return torch.tensor(ids + [padding] * (self.max_length - len(ids)))
 
     def truncated(self, text: str) -> str:
-        """The end of the text that does not fit into `max_length` and that no model sees; "" if all of it fits."""
+        """The end of the text, which exceeds `max_length` and is never seen by the model; "" if all of it fits."""
         return self.decode(self.encode(text)[self.max_length - 2 :])
 
     def decode(self, ids: Iterable[int] | Tensor) -> str:
@@ -224,8 +224,8 @@ class Tokenizer:
 
         Raises:
             FileNotFoundError: the folder holds neither.
-            ValueError: a file is not JSON, lacks what it must hold, a line of merges.txt is broken, or begin and end
-                have other names than CLIP's.
+            ValueError: a file is not JSON, lacks a key, a line of merges.txt is broken, or begin and end don't have
+                CLIP's names.
         """
         folder = Path(folder)
         if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
@@ -245,14 +245,14 @@ class Tokenizer:
 
         settings, tokens = folder / "tokenizer_config.json", folder / "special_tokens_map.json"  # may be missing
         config = read_json(settings) if settings.is_file() else {}
-        if "added_tokens_decoder" not in config and tokens.is_file():  # the newer kind says everything in one place
+        if "added_tokens_decoder" not in config and tokens.is_file():  # the newer kind holds everything
             config |= read_json(tokens)
         special = {name: config.get(name) or usual for name, usual in SPECIAL_TOKENS.items()}
         special = {name: token if isinstance(token, str) else token["content"] for name, token in special.items()}
         for name in ("bos_token", "eos_token"):
             if special[name] != SPECIAL_TOKENS[name]:
                 raise ValueError(
-                    f"{folder}: {name} = {special[name]!r} is not supported, only {SPECIAL_TOKENS[name]!r}"
+                    f"{folder}: {name} = {special[name]!r} is not supported; accepted: {SPECIAL_TOKENS[name]!r}"
                 )
         max_length = config.get("model_max_length", 77)
         max_length = 77 if max_length > 10**6 else max_length  # 10^30 stands for "not given"
@@ -278,11 +278,11 @@ SPECIAL_TOKENS = {"bos_token": BOS, "eos_token": EOS, "unk_token": EOS, "pad_tok
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int, max_length: int = 77) -> Tokenizer:
-    """Learn merges from texts (arXiv 1508.07909, algorithm 1), and make the tokenizer.
+    """Learn merges from texts (arXiv 1508.07909, algorithm 1), and build the tokenizer.
 
     Starts with the bytes and merges the most frequent pair of neighbours inside words, until the vocabulary holds
-    `vocab_size` tokens or every word is one token. Among equally frequent pairs it takes the first in the order of
-    their text, so the same texts give the same tokenizer.
+    `vocab_size` tokens or every word is one token. Ties go to the first in alphabetical order,
+    so the same texts give the same tokenizer.
 
     Raises:
         ValueError: `vocab_size` is below 514: the bytes, the bytes that end a word, begin and end.

@@ -117,7 +117,9 @@ DRAWING = [
     Bad("steps 20.0", lambda m: m.sample(PROMPT, steps=20.0), r"steps = 20\.0, must be a whole number"),
     Bad("steps '20'", lambda m: m.sample(PROMPT, steps="20"), "steps = '20', must be a whole number"),
     Bad(
-        "sampler", lambda m: m.sample(PROMPT, sampler="k_euler"), f"'k_euler' is not known, only {', '.join(SAMPLERS)}"
+        "sampler",
+        lambda m: m.sample(PROMPT, sampler="k_euler"),
+        f"'k_euler' is unknown; accepted: {', '.join(SAMPLERS)}",
     ),
     Bad("count 0", lambda m: m.sample(PROMPT, count=0), "count = 0, must be a whole number of at least 1"),
     Bad("seed -1", lambda m: m.sample(PROMPT, seed=-1), r"seed = -1, must be a whole number from 0 to 2\^63"),
@@ -205,7 +207,7 @@ PARTS_OF_MODELS = [
     Bad(
         "UNet, class 0.5",
         lambda m: labelled(m)(LATENTS, 0, CONTEXT, class_labels=IDS[0, :1] + 0.5),
-        r"class_labels are torch\.float32; accepted are whole numbers",
+        r"class_labels are torch\.float32; accepted: whole numbers",
     ),
     Bad(
         "autoencoder, channels",
@@ -213,10 +215,10 @@ PARTS_OF_MODELS = [
         r"takes \(B, 3, H, W\) with H and W divisible by 4, not \(1, 4, 16, 16\)",
     ),
     Bad("decoder, rank", lambda m: m.autoencoder.decode(LATENTS[0]), r"takes \(B, 4, H, W\), not \(4, 16, 16\)"),
-    Bad("text, one row", lambda m: m.text_encoder(IDS[0]), r"\(7,\); accepted is \(B, T\) with T from 1 to 77"),
+    Bad("text, one row", lambda m: m.text_encoder(IDS[0]), r"\(7,\); accepted: \(B, T\) with T from 1 to 77"),
     Bad("text, 78 tokens", lambda m: m.text_encoder(IDS.new_zeros(1, 78)), r"\(1, 78\); .* T from 1 to 77"),
     Bad("text, no token", lambda m: m.text_encoder(IDS[:, :0]), r"\(1, 0\); .* T from 1 to 77"),
-    Bad("text, floats", lambda m: m.text_encoder(IDS.float()), r"ids are torch\.float32; accepted are whole numbers"),
+    Bad("text, floats", lambda m: m.text_encoder(IDS.float()), r"ids are torch\.float32; accepted: whole numbers"),
     Bad("text, bools", lambda m: m.text_encoder(IDS > 0), r"ids are torch\.bool; .* torch\.int64 or torch\.int32"),
     Bad("text, id too high", lambda m: m.text_encoder(IDS + 999), r"from 999 to 999; the vocabulary is from 0 to \d+"),
     Bad("text, id below 0", lambda m: m.text_encoder(IDS - 1), r"ids are from -1 to -1; the vocabulary is from 0"),
@@ -243,27 +245,35 @@ PARTS_OF_MODELS = [
         "768 is not a multiple of num_attention_heads = 7",
     ),
     Bad(
-        "text config, act", lambda m: TextConfig(hidden_act="relu"), "'relu' is not supported, only quick_gelu or gelu"
+        "text config, act",
+        lambda m: TextConfig(hidden_act="relu"),
+        "'relu' is not supported; accepted: quick_gelu or gelu",
     ),
     Bad("text config, no heads", lambda m: TextConfig(num_attention_heads=0), "num_attention_heads = 0 .*above 0"),
-    Bad("text config, words", lambda m: TextConfig(vocab_size=-1), "vocab_size = -1 is not supported, only whole"),
-    Bad("text config, eps", lambda m: TextConfig(layer_norm_eps=0), "layer_norm_eps = 0 .*only numbers above 0"),
+    Bad("text config, words", lambda m: TextConfig(vocab_size=-1), "vocab_size = -1 is not supported; accepted: whole"),
+    Bad("text config, eps", lambda m: TextConfig(layer_norm_eps=0), "layer_norm_eps = 0 .*accepted: numbers above 0"),
     Bad(
         "text config, type",
         lambda m: TextConfig.from_dict({"hidden_size": "768"}, "a.json"),
-        "a.json: hidden_size = '768' is not supported, only whole numbers",
+        "a.json: hidden_size = '768' is not supported; accepted: whole numbers",
     ),
-    Bad("vision config, patch", lambda m: VisionConfig(patch_size=0), "patch_size = 0 .*only whole numbers above 0"),
-    Bad("CLIP config, width", lambda m: CLIPConfig(projection_dim=0), "projection_dim = 0 .*only whole numbers above"),
+    Bad(
+        "vision config, patch", lambda m: VisionConfig(patch_size=0), "patch_size = 0 .*accepted: whole numbers above 0"
+    ),
+    Bad(
+        "CLIP config, width",
+        lambda m: CLIPConfig(projection_dim=0),
+        "projection_dim = 0 .*accepted: whole numbers above",
+    ),
     Bad(
         "CLIP config, tower",
         lambda m: CLIPConfig.from_dict({"vision_config": {"num_channels": 3.0}}, "a.json"),
-        r"a.json: vision_config: num_channels = 3\.0 is not supported, only whole numbers",
+        r"a.json: vision_config: num_channels = 3\.0 is not supported; accepted: whole numbers",
     ),
     Bad(
         "contrastive loss, batches",
         lambda m: contrastive_loss(torch.ones(3, 4), torch.ones(2, 4), torch.tensor(0.0)),
-        r"shapes \(3, 4\) and \(2, 4\); accepted is \(B, P\) for both",
+        r"shapes \(3, 4\) and \(2, 4\); accepted: \(B, P\) for both",
     ),
     Bad(
         "contrastive loss, widths",
@@ -273,50 +283,54 @@ PARTS_OF_MODELS = [
     Bad(
         "contrastive loss, pairs",
         lambda m: contrastive_loss(torch.ones(3, 4), torch.ones(3, 4), torch.tensor(0.0), torch.ones(2, 3) > 0),
-        r"same is torch\.bool of shape \(2, 3\); accepted is torch\.bool of shape \(3, 3\)",
+        r"same is torch\.bool of shape \(2, 3\); accepted: torch\.bool of shape \(3, 3\)",
     ),
     Bad(
         "contrastive loss, no bools",
         lambda m: contrastive_loss(torch.ones(3, 4), torch.ones(3, 4), torch.tensor(0.0), torch.eye(3)),
-        r"same is torch\.float32 .* accepted is torch\.bool",
+        r"same is torch\.float32 .* accepted: torch\.bool",
     ),
     Bad("UNet config, levels", lambda m: UNetConfig(block_out_channels=(32,)), "must have the same length"),
     Bad("UNet config, heads", lambda m: UNetConfig(attention_head_dim=7), "7 does not divide 320 channels"),
     Bad(
         "UNet config, key",
         lambda m: UNetConfig.from_dict({"act_fn": "mish"}, "a.json"),
-        "a.json: act_fn = 'mish' is not supported, only 'silu'",
+        "a.json: act_fn = 'mish' is not supported; accepted: 'silu'",
     ),
     Bad(
         "autoencoder config",
         lambda m: AutoencoderConfig.from_dict({"use_quant_conv": False}),
-        "config.json: use_quant_conv = False is not supported, only True",
+        "config.json: use_quant_conv = False is not supported; accepted: True",
     ),
     Bad("autoencoder config, 0", lambda m: AutoencoderConfig(latent_channels=0), "latent_channels = 0 .*above 0"),
     Bad(
         "autoencoder config, 1.5", lambda m: AutoencoderConfig(layers_per_block=1.5), r"layers_per_block = 1\.5 .*whole"
     ),
     Bad(
-        "autoencoder config, levels", lambda m: AutoencoderConfig(block_out_channels=()), r"= \(\) .*only whole numbers"
+        "autoencoder config, levels",
+        lambda m: AutoencoderConfig(block_out_channels=()),
+        r"= \(\) .*accepted: whole numbers",
     ),
     Bad("autoencoder config, groups", lambda m: AutoencoderConfig(norm_num_groups=24), "= 24 does not divide 128 chan"),
     Bad(
-        "autoencoder config, scale", lambda m: AutoencoderConfig(scaling_factor=-1.0), r"= -1\.0 .*only numbers above 0"
+        "autoencoder config, scale",
+        lambda m: AutoencoderConfig(scaling_factor=-1.0),
+        r"= -1\.0 .*accepted: numbers above 0",
     ),
     Bad(
         "autoencoder config, NaN",
         lambda m: AutoencoderConfig.from_dict({"scaling_factor": NAN}, "a.json"),
-        "a.json: scaling_factor = nan is not supported, only finite numbers",
+        "a.json: scaling_factor = nan is not supported; accepted: finite numbers",
     ),
     Bad(
         "autoencoder config, types",
         lambda m: AutoencoderConfig.from_dict({"up_block_types": 4}, "a.json"),
-        r"a.json: up_block_types = 4 is not supported, only \['UpDecoderBlock2D', ",
+        r"a.json: up_block_types = 4 is not supported; accepted: \['UpDecoderBlock2D', ",
     ),
     Bad(
         "autoencoder config, list",
         lambda m: AutoencoderConfig.from_dict({"block_out_channels": [32, "64"]}, "a.json"),
-        r"a.json: block_out_channels = \(32, '64'\) is not supported, only lists of whole numbers",
+        r"a.json: block_out_channels = \(32, '64'\) is not supported; accepted: lists of whole numbers",
     ),
 ]
 
@@ -328,12 +342,14 @@ DIFFUSION = [
     Bad("timesteps True", lambda m: ScheduleConfig(num_train_timesteps=True), "= True, must be a whole number"),
     Bad("offset True", lambda m: ScheduleConfig(steps_offset=True), "steps_offset = True, must be a whole number"),
     Bad("offset -1", lambda m: ScheduleConfig(steps_offset=-1), "steps_offset = -1, .*not negative"),
-    Bad("betas", lambda m: ScheduleConfig(beta_schedule="cosine"), "only linear, scaled_linear, squaredcos_cap_v2"),
-    Bad("prediction", lambda m: ScheduleConfig(prediction_type="flow"), "only epsilon, sample, v_prediction"),
+    Bad(
+        "betas", lambda m: ScheduleConfig(beta_schedule="cosine"), "accepted: linear, scaled_linear, squaredcos_cap_v2"
+    ),
+    Bad("prediction", lambda m: ScheduleConfig(prediction_type="flow"), "accepted: epsilon, sample, v_prediction"),
     Bad(
         "scheduler",
         lambda m: ScheduleConfig(scheduler="LCMScheduler"),
-        "'LCMScheduler' .* only DDPMScheduler, DDIMScheduler",
+        "'LCMScheduler' .*accepted: DDPMScheduler, DDIMScheduler",
     ),
     Bad("t = 1000", lambda m: SCHEDULE.add_noise(LATENTS, LATENTS, 1000), "t = 1000, .*from 0 to 999"),
     Bad("t = 0.5", lambda m: SCHEDULE.to_x0(LATENTS, LATENTS, 0.5), r"t = 0\.5, .*whole number from 0 to 999"),
@@ -342,12 +358,12 @@ DIFFUSION = [
         lambda m: SCHEDULE.velocity(LATENTS, LATENTS, torch.tensor([1, 2])),
         "t has 2 timesteps for a batch of 1, must have one for each image",
     ),
-    Bad("spacing", lambda m: make_grid(SCHEDULE, 5, "karras"), "'karras' .*only leading, trailing, linspace"),
+    Bad("spacing", lambda m: make_grid(SCHEDULE, 5, "karras"), "'karras' .*accepted: leading, trailing, linspace"),
     Bad("grid of 0", lambda m: make_grid(SCHEDULE, 0), "steps = 0, must be a whole number from 1 to 1000"),
     Bad("tail of 0", lambda m: GRID.tail(0), "k = 0, must be a whole number from 1 to 4"),
     Bad("tail of 5", lambda m: GRID.tail(5), "k = 5, must be a whole number from 1 to 4"),
     Bad("tail of 2.0", lambda m: GRID.tail(2.0), r"k = 2\.0, must be a whole number from 1 to 4"),
-    Bad("sampler", lambda m: get_sampler("ddmi"), "'ddmi' is not known, only ddpm, ddim, plms, euler"),
+    Bad("sampler", lambda m: get_sampler("ddmi"), "'ddmi' is unknown; accepted: ddpm, ddim, plms, euler"),
     Bad("seed as generator", lambda m: draw_noise((1, 4), 0), r"generator is 0: pass a CPU torch\.Generator"),
     Bad(
         "generators",
@@ -386,8 +402,8 @@ DIFFUSION = [
 
 DATA = [
     Bad("vocabulary of 100", lambda m: train_bpe([PROMPT], 100), "100 is too small: .* alone are 514"),
-    Bad("rows of 1", lambda m: Tokenizer(m.tokenizer.vocab, [], 1), "= 1 leaves no place .* accepted is 2 or more"),
-    Bad("empty vocabulary", lambda m: Tokenizer({}, []), r"lacks 3 of the tokens it needs, .*startoftext"),
+    Bad("rows of 1", lambda m: Tokenizer(m.tokenizer.vocab, [], 1), "= 1 leaves no room .* accepted: 2 or more"),
+    Bad("empty vocabulary", lambda m: Tokenizer({}, []), r"lacks 3 of the tokens it needs; .*startoftext"),
     Bad(
         "unknown id",
         lambda m: m.tokenizer.decode([3, 99999]),
@@ -452,22 +468,44 @@ RECIPES: dict[type, dict[str, Any]] = {
 # Of a key that is unknown, missing, of another type, out of range: a row at least for each table.
 RECIPE_ROWS = [
     Bad(
-        "key of training", lambda m: training(epochs=3), "a.toml: training: epochs = 3 is not known, only steps, batch"
+        "key of training",
+        lambda m: training(epochs=3),
+        "a.toml: training: epochs = 3 is unknown; accepted: steps, batch",
     ),
     Bad("no steps", lambda m: training(steps=None, batch_size=None), "a.toml: training lacks steps, batch_size"),
-    Bad("batch 1.5", lambda m: training(batch_size=1.5), r"training: batch_size = 1\.5 is not supported, only whole n"),
-    Bad("rate True", lambda m: training(learning_rate=True), "learning_rate = True is not supported, only finite numb"),
     Bad(
-        "rate '1e-3'", lambda m: training(learning_rate="1e-3"), "learning_rate = '1e-3' is not supported, only finite"
+        "batch 1.5",
+        lambda m: training(batch_size=1.5),
+        r"training: batch_size = 1\.5 is not supported; accepted: whole n",
     ),
-    Bad("rate NaN", lambda m: training(learning_rate=NAN), "learning_rate = nan is not supported, only finite numbers"),
+    Bad(
+        "rate True",
+        lambda m: training(learning_rate=True),
+        "learning_rate = True is not supported; accepted: finite numb",
+    ),
+    Bad(
+        "rate '1e-3'",
+        lambda m: training(learning_rate="1e-3"),
+        "learning_rate = '1e-3' is not supported; accepted: finite",
+    ),
+    Bad(
+        "rate NaN",
+        lambda m: training(learning_rate=NAN),
+        "learning_rate = nan is not supported; accepted: finite numbers",
+    ),
     Bad("rate 0", lambda m: training(learning_rate=0), "a.toml: training: learning_rate must be above 0, not 0"),
     Bad("seed -1", lambda m: training(seed=-1), "seed must be at least 0, not -1"),
     Bad("ema_decay 1", lambda m: training(ema_decay=1), "ema_decay must be at least 0 and below 1, not 1"),
     Bad(
-        "channels_last 1", lambda m: training(channels_last=1), "channels_last = 1 is not supported, only True or False"
+        "channels_last 1",
+        lambda m: training(channels_last=1),
+        "channels_last = 1 is not supported; accepted: True or False",
     ),
-    Bad("log_every 0", lambda m: training(log_every=0), "log_every = 0 is not supported, only whole numbers above 0"),
+    Bad(
+        "log_every 0",
+        lambda m: training(log_every=0),
+        "log_every = 0 is not supported; accepted: whole numbers above 0",
+    ),
     Bad("split", lambda m: training(accumulation=3), "batch_size 2 is not divisible by accumulation 3"),
     Bad("optimizer", lambda m: training(optimizer="sgd"), "must be 'adamw' or 'muon', not 'sgd'"),
     Bad("precision", lambda m: training(mixed_precision="fp8"), "must be 'no', 'bf16' or 'fp16', not 'fp8'"),
@@ -475,12 +513,12 @@ RECIPE_ROWS = [
     Bad(
         "table of another kind",
         lambda m: changed(CLIPRecipe, "loss", kl_weight=0.1),
-        r"a.toml: loss = \{'kl_weight': 0\.1\} is not known, only training, tokenizer, model",
+        r"a.toml: loss = \{'kl_weight': 0\.1\} is unknown; accepted: training, tokenizer, model",
     ),
     Bad(
         "no table but a number",
         lambda m: read_table(AutoencoderRecipe, RECIPES[AutoencoderRecipe] | {"loss": 3}, "a.toml"),
-        "a.toml: loss = 3 is not supported, only a table",
+        "a.toml: loss = 3 is not supported; accepted: a table",
     ),
     Bad(
         "kl_weight 'x'",
@@ -493,26 +531,28 @@ RECIPE_ROWS = [
     Bad(
         "key of loss",
         lambda m: changed(AutoencoderRecipe, "loss", beta=1),
-        "loss: beta = 1 is not known, only kl_weight",
+        "loss: beta = 1 is unknown; accepted: kl_weight",
     ),
     Bad(
-        "init 3", lambda m: changed(AutoencoderRecipe, "parts", init=3), "parts: init = 3 is not supported, only texts"
+        "init 3",
+        lambda m: changed(AutoencoderRecipe, "parts", init=3),
+        "parts: init = 3 is not supported; accepted: texts",
     ),
-    Bad("two starts", lambda m: changed(AutoencoderRecipe, "parts", init="a"), "one of the tables model and parts"),
+    Bad("two starts", lambda m: changed(AutoencoderRecipe, "parts", init="a"), "either a table model or a table parts"),
     Bad(
         "key of model",
         lambda m: changed(AutoencoderRecipe, "model", latent_chanels=False),
-        "a.toml: model: latent_chanels = False is not known, only in_channels, out_channels",
+        "a.toml: model: latent_chanels = False is unknown; accepted: in_channels, out_channels",
     ),
     Bad(
         "width of model",
         lambda m: changed(AutoencoderRecipe, "model", block_out_channels=[0]),
-        r"a.toml: model: block_out_channels = \(0,\) is not supported, only whole numbers above 0",
+        r"a.toml: model: block_out_channels = \(0,\) is not supported; accepted: whole numbers above 0",
     ),
     Bad(
         "key of a tower",
         lambda m: changed(CLIPRecipe, "model", text_config={"width": 8}),
-        "a.toml: model: text_config: width = 8 is not known, only hidden_size",
+        "a.toml: model: text_config: width = 8 is unknown; accepted: hidden_size",
     ),
     Bad(
         "vocab_size 0", lambda m: changed(CLIPRecipe, "tokenizer", vocab_size=0), "tokenizer: vocab_size = 0 .*above 0"
@@ -523,12 +563,14 @@ RECIPE_ROWS = [
     Bad(
         "UNet's heads, type",
         lambda m: changed(DiffusionRecipe, "model", attention_head_dim=[8, 2.0]),
-        r"attention_head_dim = \(8, 2\.0\) is not supported, only whole numbers or lists of whole numbers",
+        r"attention_head_dim = \(8, 2\.0\) is not supported; accepted: whole numbers or lists of whole numbers",
     ),
     Bad("no part", lambda m: changed(DiffusionRecipe, "parts", clip=None), "a.toml: parts lacks clip"),
     Bad("two UNets", lambda m: changed(DiffusionRecipe, "parts", init="a"), "either a table model, or init in parts"),
     Bad(
-        "key of data", lambda m: changed(DiffusionRecipe, "data", pool=1), "data: pool = 1 is not known, only pool_size"
+        "key of data",
+        lambda m: changed(DiffusionRecipe, "data", pool=1),
+        "data: pool = 1 is unknown; accepted: pool_size",
     ),
     Bad("no scenes", lambda m: changed(DiffusionRecipe, "data", pool_size=0), "data: pool_size = 0 .*above 0"),
     Bad(
@@ -544,7 +586,7 @@ RECIPE_ROWS = [
     Bad(
         "prediction",
         lambda m: changed(DiffusionRecipe, "schedule", prediction_type="flow"),
-        "a.toml: schedule: prediction_type = 'flow' is not supported, only epsilon, sample, v_prediction",
+        "a.toml: schedule: prediction_type = 'flow' is not supported; accepted: epsilon, sample, v_prediction",
     ),
 ]
 
@@ -604,22 +646,24 @@ FILES = [
     Bad(
         "nothing there",
         lambda m: sdlearn.load("./none"),
-        "no model at none; accepted is a model folder",
+        "no model at none; accepted: a model folder",
         FileNotFoundError,
     ),
-    Bad("a text", lambda m: sdlearn.load("file"), "file is another kind of file; accepted is a model folder"),
+    Bad("a text", lambda m: sdlearn.load("file"), "file is another kind of file; accepted: a model folder"),
     Bad(
         "not a model",
         lambda m: sdlearn.load("pictures"),
-        r"has no model_index\.json; accepted is a model folder",
+        r"has no model_index\.json; accepted: a model folder",
         FileNotFoundError,
     ),
     Bad(
         "unknown part",
         lambda m: sdlearn.load("model", parts={"resnet": UNet}),
-        f"parts resnet are not known, only {', '.join(PARTS)}",
+        f"parts resnet are unknown; accepted: {', '.join(PARTS)}",
     ),
-    Bad("dtype of integers", lambda m: sdlearn.load("model", dtype=torch.int8), r"torch\.int8, .* of floats"),
+    Bad(
+        "dtype of integers", lambda m: sdlearn.load("model", dtype=torch.int8), r"torch\.int8, .* floating-point dtype"
+    ),
     Bad("dtype as text", lambda m: sdlearn.load("model", dtype="half"), "dtype = 'half', .*such as torch.float32"),
     Bad("ema of a folder", lambda m: sdlearn.load("model", ema=True), "config and ema are for single files"),
     Bad(
@@ -649,7 +693,7 @@ FILES = [
     Bad(
         "half the weights",
         lambda m: load_with(f"unet/{WEIGHTS}", cut(f"model/unet/{WEIGHTS}")),
-        rf"model.unet.{WEIGHTS} is damaged or no safetensors file",
+        rf"model.unet.{WEIGHTS} is damaged or not a safetensors file",
     ),
     Bad("broken JSON", lambda m: load_with("vae/config.json", "{"), r"vae.config\.json is not a JSON file"),
     Bad("binary JSON", lambda m: load_with("unet/config.json", b"\xff"), r"config\.json is not a JSON file"),
@@ -692,7 +736,7 @@ FILES = [
     Bad(
         "save a .ckpt", lambda m: save(m, "a.ckpt"), r"a\.ckpt must be a folder, or a file that ends with \.safetensors"
     ),
-    Bad("save integers", lambda m: save(m, "new", torch.int16), r"torch\.int16, must be one of floats"),
+    Bad("save integers", lambda m: save(m, "new", torch.int16), r"torch\.int16, must be a floating-point dtype"),
     Bad("evaluation below a file", lambda m: evaluate(m, output="file/a"), "'file/a'", NotADirectoryError),
     Bad("scenes below a file", lambda m: sheet(Path("file/a.png"), 1), "error: .*File exists: 'file'", SystemExit),
     Bad("pictures, no folder", lambda m: ImageFolder("file"), "there is no folder file", FileNotFoundError),
@@ -744,7 +788,7 @@ COMMANDS: list[tuple[str, int, str]] = [
     (
         f"{GOOD} --sampler eular",
         1,
-        "'eular' is not known, only ddpm, ddim, plms, euler, euler_ancestral, heun, dpmpp_2m",
+        "'eular' is unknown; accepted: ddpm, ddim, plms, euler, euler_ancestral, heun, dpmpp_2m",
     ),
     (f"{GOOD} --steps 0", 2, "Invalid value for '--steps': .*1"),
     (f"{GOOD} --steps 1001", 1, "steps = 1001, must be a whole number from 1 to 1000"),
@@ -758,8 +802,8 @@ COMMANDS: list[tuple[str, int, str]] = [
     (f"{GOOD} --output a.jpg", 1, r"the output must be a \.png file, not a\.jpg"),
     (f"{GOOD} --output folder.png", 1, r"can't write folder\.png"),
     (f"{GOOD} --output file/a.png", 1, "(File exists|Not a directory): file"),
-    ("generate cat --model none", 1, "no model at none; accepted is a model folder"),
-    ("generate cat --model file", 1, "file is another kind of file; accepted is a model folder"),
+    ("generate cat --model none", 1, "no model at none; accepted: a model folder"),
+    ("generate cat --model file", 1, "file is another kind of file; accepted: a model folder"),
     (
         "generate cat --model broken",
         1,
@@ -769,9 +813,9 @@ COMMANDS: list[tuple[str, int, str]] = [
     ("generate --like folder.png", 1, r"Is a directory: folder\.png"),
     ("generate --like cut.png", 1, "truncated"),
     ("generate --like pictures/cat.png", 1, r"cat\.png holds no settings: `sdlearn generate` didn't make it"),
-    ("demo --model none", 1, "no model at none; accepted is a model folder"),
+    ("demo --model none", 1, "no model at none; accepted: a model folder"),
     ("demo --output a.gif", 1, r"the output must be a \.png file, not a\.gif"),
-    ("info --model none", 1, "no model at none; accepted is a model folder"),
+    ("info --model none", 1, "no model at none; accepted: a model folder"),
     (
         "train painter --recipe a.toml --output run",
         2,
@@ -786,19 +830,27 @@ COMMANDS: list[tuple[str, int, str]] = [
     (
         "train autoencoder --recipe key.toml --output run",
         1,
-        r"key\.toml: training: epochs = 1 is not known, only steps",
+        r"key\.toml: training: epochs = 1 is unknown; accepted: steps",
     ),
-    ("train autoencoder --recipe type.toml --output run", 1, r"type\.toml: training: seed = '1' .*only whole numbers"),
+    (
+        "train autoencoder --recipe type.toml --output run",
+        1,
+        r"type\.toml: training: seed = '1' .*accepted: whole numbers",
+    ),
     (
         "train autoencoder --recipe loss.toml --output run",
         1,
-        r"loss\.toml: loss: kl_weight = 'x' .*only finite numbers",
+        r"loss\.toml: loss: kl_weight = 'x' .*accepted: finite numbers",
     ),
-    ("train autoencoder --recipe model.toml --output run", 1, r"model: latent_chanels = 4 is not known, only in_chan"),
+    (
+        "train autoencoder --recipe model.toml --output run",
+        1,
+        r"model: latent_chanels = 4 is unknown; accepted: in_chan",
+    ),
     ("assemble none --output new", 1, r"none.clip.model.tokenizer needs vocab\.json and merges\.txt"),
     ("assemble none --output new --steps 0", 2, "Invalid value for '--steps': .*1"),
     ("evaluate --images 1", 2, "Invalid value for '--images': .*2"),
-    ("evaluate --model none", 1, "no model at none; accepted is a model folder"),
+    ("evaluate --model none", 1, "no model at none; accepted: a model folder"),
     ("evaluate --model model --steps 1001", 1, "steps = 1001, must be a whole number from 1 to 1000"),
     ("evaluate --model model --output file/a", 1, "Not a directory: file/a"),
     ("evaluate --model model --card none", 1, "no folder of runs at none"),
@@ -886,9 +938,9 @@ def test_a_full_disk(here: Path) -> None:
 
 def test_a_warning_shows_what_is_cut(model: StableDiffusion) -> None:
     words = "apple " * 75
-    with pytest.warns(UserWarning, match=r"more than 75 tokens; this end of it is cut off: 'on a cat'"):
+    with pytest.warns(UserWarning, match=r"more than 75 tokens; this part at its end is cut off: 'on a cat'"):
         model.sample(f"{words} on a cat", steps=1)
-    with pytest.warns(UserWarning, match=r"more than 75 tokens; this end of it is cut off: 'owl'"):
+    with pytest.warns(UserWarning, match=r"more than 75 tokens; this part at its end is cut off: 'owl'"):
         model.sample(PROMPT, negative_prompt=f"{words} owl", steps=1)
 
 
@@ -909,7 +961,7 @@ def test_any_prompt_makes_a_picture(model: StableDiffusion, prompt: str) -> None
         (picture,) = model(prompt, steps=2, height=16, width=16, progress=False)
     assert (picture.size, picture.mode) == ((16, 16), "RGB")
     cut = model.tokenizer.truncated(prompt)
-    expected = f"a prompt has more than 75 tokens; this end of it is cut off: {cut!r}"
+    expected = f"a prompt has more than 75 tokens; this part at its end is cut off: {cut!r}"
     assert [str(one.message) for one in caught] == ([expected] if cut else [])
 
 

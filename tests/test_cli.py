@@ -267,7 +267,7 @@ class TestInfo:
         right = torch.Tensor.__matmul__
         wrong = lambda a, b: right(a, b) + (1 if a.is_floating_point() else 0)  # noqa: E731
         monkeypatch.setattr(torch.Tensor, "__matmul__", wrong)
-        assert "cpu computes wrongly" in run.fails("info")
+        assert "cpu computes incorrectly" in run.fails("info")
 
 
 class TestPassport:
@@ -334,7 +334,7 @@ class TestTrain:
         [
             ("autoencoder", None, "no recipe at a.toml"),
             ("autoencoder", "= 1", "not a TOML file"),
-            ("autoencoder", RECIPE + "epochs = 1", "a.toml: training: epochs = 1 is not known, only steps"),
+            ("autoencoder", RECIPE + "epochs = 1", "a.toml: training: epochs = 1 is unknown; accepted: steps"),
             ("clip", RECIPE, "a.toml lacks tokenizer"),
             ("diffusion", RECIPE, "a.toml lacks parts, schedule, data"),
         ],

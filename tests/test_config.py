@@ -146,7 +146,7 @@ def test_a_block_of_another_type_is_refused(file: str, key: str, index: int, val
     kind, values = FILES[file]
     types = list(values[key])
     types[index] = value
-    with pytest.raises(ValueError, match=f"^{file}: {key} = .*'{value}'.* is not supported, only"):
+    with pytest.raises(ValueError, match=f"^{file}: {key} = .*'{value}'.* is not supported; accepted:"):
         kind.from_dict(values | {key: types}, file)
 
 

@@ -84,7 +84,7 @@ class TestMake:
     def test_old_python_is_refused(self, copy: Path) -> None:
         result = make(copy, "demo", "PYTHON=false")
         assert result.returncode != 0
-        assert "false is no Python 3.11 or newer" in result.stderr
+        assert "false is not Python 3.11 or newer" in result.stderr
 
     def test_prompt_reaches_the_command_as_it_is(self, copy: Path) -> None:
         (copy / ".venv" / "runtime").touch()

@@ -274,7 +274,7 @@ NAN = torch.full((1, 4, 16, 16), float("nan"))
         ({"steps": 0}, "steps = 0, must be a whole number from 1 to 1000"),
         ({"steps": 1001}, "steps = 1001, must be a whole number from 1 to 1000"),
         ({"steps": 2.5}, "steps = 2.5, must be a whole number"),
-        ({"sampler": "ddmi"}, "sampler 'ddmi' is not known, only ddpm, ddim, plms"),
+        ({"sampler": "ddmi"}, "sampler 'ddmi' is unknown; accepted: ddpm, ddim, plms"),
         ({"guidance_scale": float("nan")}, "guidance_scale = nan, must be finite"),
         ({"rescale": 2.0}, "rescale = 2.0, must be from 0 to 1"),
         ({"eta": 1.5, "sampler": "ddim"}, "eta = 1.5 with sampler 'ddim': must be from 0 to 1"),
@@ -331,17 +331,17 @@ def test_a_missing_part_is_named(tiny_folder: Path, tmp_path: Path, part: str) -
 def test_other_models_are_refused_by_name(tmp_path: Path, kind: str | None, name: str) -> None:
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": kind}))
     with pytest.raises(
-        ValueError, match=rf"holds a {kind}{name}, which is not supported, only StableDiffusionPipeline"
+        ValueError, match=rf"holds a {kind}{name}, which is not supported; accepted: StableDiffusionPipeline"
     ):
         load(tmp_path)
 
 
 def test_what_is_no_model_folder_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no model at .*nowhere; accepted is a model folder"):
+    with pytest.raises(FileNotFoundError, match=r"no model at .*nowhere; accepted: a model folder"):
         load(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match=r"has no model_index\.json"):
         load(tmp_path)
-    with pytest.raises(ValueError, match="is another kind of file; accepted is a model folder"):
+    with pytest.raises(ValueError, match="is another kind of file; accepted: a model folder"):
         load(tiny_folder / "model_index.json")
 
 
@@ -474,7 +474,7 @@ def test_own_parts_are_loaded_strictly(tiny_folder: Path) -> None:
 
     with pytest.raises(ValueError, match=r"0 missing, \d+ extra"):
         load(tiny_folder, parts={"resnet_block": Forgetful})
-    with pytest.raises(ValueError, match="parts resnet are not known, only resnet_block, downsample") as error:
+    with pytest.raises(ValueError, match="parts resnet are unknown; accepted: resnet_block, downsample") as error:
         load(tiny_folder, parts={"resnet": Forgetful})
     assert all(name in str(error.value) for name in PARTS)
 

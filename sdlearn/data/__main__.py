@@ -20,7 +20,7 @@ def main(
     style: Annotated[str, typer.Option(help="color or line.")] = "color",
     two: Annotated[bool, typer.Option("--two", help="Two subjects in each scene.")] = False,
 ) -> None:
-    """Writes a sheet of scenes with their captions."""
+    """Write a sheet of scenes with their captions."""
     try:
         scenes = list(islice(PairScenes(seed, split) if two else Scenes(seed, split, style=style), count))
         path.parent.mkdir(parents=True, exist_ok=True)

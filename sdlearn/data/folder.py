@@ -13,7 +13,7 @@ from torch import Tensor
 from sdlearn.pictures import on_white
 
 NOT_PICTURES = {".txt", ".csv"}
-NAMED = 20  # an error names so many files, and counts the rest
+NAMED = 20  # an error names this many files, and counts the rest
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class Picture:
 class ImageFolder:
     """Pictures with captions: `pictures[index]` is a `Picture`, in the order of their names.
 
-    Captions come from `captions.csv` in the folder (columns: file, caption) or, without one, from a .txt file beside
+    Captions come from `captions.csv` in the folder (columns: file, caption) or, without one, from a .txt file next to
     each picture (cat.jpg, cat.txt). Every file that isn't hidden, .txt or .csv counts as a picture, in subfolders too.
-    Pictures are cut to the square in their middle, resized to `size` pixels and kept in memory; transparent ones get a
-    white ground.
+    Pictures are cropped to the square at their centre, resized to `size` pixels and kept in memory; transparent ones
+    get a white background.
 
     Raises FileNotFoundError for a missing folder; ValueError for one without pictures, and for broken pictures,
-    pictures without a caption and captions without a picture: all are named, none is skipped.
+    pictures without a caption and captions without a picture. None is skipped.
     """
 
     def __init__(self, folder: str | Path, size: int = 64) -> None:
@@ -45,7 +45,7 @@ class ImageFolder:
             raise ValueError(f"size={size}; accepted: 1 and above")
         files = sorted(f for f in folder.rglob("*") if f.is_file() and _is_picture(f.relative_to(folder)))
         if not files:
-            raise ValueError(f"{folder} holds no pictures; accepted: .png, .jpg, .webp and whatever else Pillow reads")
+            raise ValueError(f"{folder} holds no pictures; accepted: .png, .jpg, .webp and others that Pillow reads")
         captions = _captions(folder, files)
 
         self._pictures: list[Picture] = []
@@ -96,7 +96,7 @@ def _captions(folder: Path, files: list[Path]) -> dict[Path, str]:
 
 def _text(file: Path) -> str:
     try:
-        return file.read_bytes().decode("utf-8-sig")  # -sig: spreadsheets begin a csv with a byte order mark
+        return file.read_bytes().decode("utf-8-sig")  # -sig: spreadsheets start a csv with a byte order mark
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} can't be read; accepted: text in UTF-8 ({error})") from error
 

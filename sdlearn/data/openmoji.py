@@ -1,7 +1,7 @@
 """The pictures: OpenMoji's SVGs, drawn once and kept in the user's cache folder.
 
 OpenMoji is by HfG Schwäbisch Gmünd and its contributors, licence CC BY-SA 4.0 (see NOTICE). The subjects that scenes
-show are listed in subjects.csv, beside this file: name, code point, group, article and what it is used for.
+show are listed in subjects.csv, next to this file: name, code point, group, article and what it is used for.
 """
 
 import csv
@@ -21,7 +21,7 @@ from PIL import Image
 
 from sdlearn.files import atomic_write
 
-DRAWING_SIZE = 256  # pixels; the largest subject in a scene of 64 pixels has 60, so there is plenty to shrink from
+DRAWING_SIZE = 256  # pixels; the largest subject in a scene of 64 pixels has 60, so there is plenty of room to shrink
 STYLES = {
     "color": "",
     "line": "#color, #color-foreground, #skin, #skin-shadow, #hair {display: none}",  # all layers but "line"
@@ -32,7 +32,7 @@ STYLES = {
 class Subject:
     """One row of subjects.csv."""
 
-    name: str  # what captions say: "red apple"
+    name: str  # as in captions: "red apple"
     codepoint: str  # hexadecimal: "1F34E"
     group: str  # "fruit"
     article: str  # "a", or "none" for plurals and for things that aren't counted
@@ -50,7 +50,7 @@ HELD_OUT_SUBJECTS: tuple[str, ...] = tuple(s.name for s in TABLE.values() if s.u
 
 
 def find_subject(name: str) -> Subject:
-    """The row of subjects.csv with this name. Raises ValueError for a name that isn't there."""
+    """The row of subjects.csv with this name. Raises ValueError for an unknown name."""
     if name not in TABLE:
         raise ValueError(f"unknown subject {name!r}; accepted: those in sdlearn.data.SUBJECTS and HELD_OUT_SUBJECTS")
     return TABLE[name]
@@ -75,7 +75,7 @@ def drawings(subjects: tuple[str, ...], style: str = "color") -> np.ndarray:
     """The subjects' pictures, (number, 256, 256, 4) uint8, RGBA with straight alpha.
 
     The first call draws them (about 2 s) and keeps them in the cache folder; later ones read that file.
-    Raises ValueError for no subject, an unknown one or an unknown style, RuntimeError when the packages that draw are
+    Raises ValueError for no subjects, an unknown one or an unknown style, RuntimeError when the packages that draw are
     missing.
     """
     if not subjects:
@@ -94,7 +94,7 @@ def drawings(subjects: tuple[str, ...], style: str = "color") -> np.ndarray:
     result = np.stack([_draw(resvg, svgs / f"{row.codepoint}.svg", STYLES[style]) for row in rows])
     try:
         _write(path, result)
-    except OSError as error:  # a read-only home is no reason to stop: it only means drawing again next time
+    except OSError as error:  # a read-only home doesn't matter: the drawings are made again next time
         warnings.warn(f"can't keep the drawings in {path}: {error}", stacklevel=2)
     return result
 

@@ -1,7 +1,7 @@
-"""Scenes: OpenMoji subjects on a plain background, with a caption. Endless, and every scene can be made again.
+"""Scenes: OpenMoji subjects on a plain background, with a caption. Endless, and every scene can be reproduced.
 
-A scene is a pure function of (seed, split, index): no state is kept between calls, so a resumed or sharded run sees the
-same pictures, in whatever order it asks for them.
+A scene is a pure function of (seed, split, index): no state is kept between calls, so a resumed or sharded run sees
+the same pictures, in whatever order it requests them.
 """
 
 import functools
@@ -34,7 +34,7 @@ COLORS: dict[str, tuple[int, int, int]] = {
 SIZES: dict[str, tuple[int, int]] = {"small": (28, 32), "medium": (40, 44), "large": (54, 58)}
 SPLITS: dict[str, int] = {"train": 0, "held_out_pairs": 1, "test": 2}
 RELATIONS: tuple[str, ...] = ("in front of", "behind", "to the left of", "to the right of")
-JITTER = 2  # of 64 pixels: how far the subject may lie from the middle, either way
+JITTER = 2  # of 64 pixels: how far the subject can be from the centre, in either direction
 DROP = 0.1  # how often the caption leaves out the size word, and how often the background
 
 
@@ -70,7 +70,7 @@ class Scenes:
     """Endless scenes: `scenes[index]` is a `Scene`, a pure function of (seed, split, index).
 
     split: "train" shows the seen (subject, colour) pairs, "held_out_pairs" only those that training never shows, "test"
-    the seen pairs in scenes of their own. size: height and width in pixels, a multiple of 4. style: "color" or "line"
+    the seen pairs in other scenes. size: height and width in pixels, a multiple of 4. style: "color" or "line"
     (the same drawings without fills). Raises ValueError for an unknown split, subject or style or another size, and
     RuntimeError when the packages that draw are missing.
     """
@@ -95,8 +95,8 @@ class Scenes:
     def make(self, subject: str, color: str, size: str = "medium", rng: np.random.Generator | None = None) -> Scene:
         """The scene of this subject, colour and size word.
 
-        rng varies the exact size and place and drops parts of the caption; without it the subject lies in the middle,
-        has its size's mean and the caption says all. Raises ValueError for a subject, colour or size that isn't there.
+        rng varies the exact size and place and drops parts of the caption; without it the subject is in the centre,
+        has its size's mean and the caption is complete. Raises ValueError for an unknown subject, colour or size.
         """
         for value, accepted in ((subject, self.stickers.subjects), (color, COLORS), (size, SIZES)):
             if value not in accepted:
@@ -123,7 +123,7 @@ class Scenes:
         )
 
     def _place(self, side: int, rng: np.random.Generator | None) -> int:
-        """Where a subject of this width (or height) begins: the middle, moved a little, never over the edge."""
+        """Where a subject of this width (or height) begins: the centre, moved a little, never over the edge."""
         middle = (self.size - side) // 2
         jitter = max(0, min(JITTER * self.size // 64, middle - 1))
         return middle if rng is None else middle + int(rng.integers(-jitter, jitter + 1))
@@ -138,14 +138,14 @@ class PairScene:
     subjects: tuple[str, str]
     color: str
     relation: str  # one of RELATIONS
-    boxes: tuple[tuple[int, int, int, int], tuple[int, int, int, int]]  # as Scene.box, in the subjects' order
+    boxes: tuple[tuple[int, int, int, int], tuple[int, int, int, int]]  # like Scene.box, in the subjects' order
     depth: Tensor  # (1, H, W) float, larger is nearer: background 0, what stands behind 0.5, everything else 1
 
 
 class PairScenes:
     """Endless scenes of two subjects: `scenes[index]` is a `PairScene`, a pure function of (seed, split, index).
 
-    Made for layouts and depth. split: "train" or "test"; no subject lies on the colour that training holds out for it.
+    Made for layouts and depth. split: "train" or "test"; no subject is on the colour that training holds out for it.
     Raises ValueError for an unknown split or subject, fewer than two subjects or a size that isn't a multiple of 4.
     """
 
@@ -158,12 +158,12 @@ class PairScenes:
         self.stickers = Stickers(subjects)
 
     def __getitem__(self, index: int) -> PairScene:
-        rng = _generator(self.seed, len(SPLITS) + SPLITS[self.split], index)  # other numbers than those of Scenes
+        rng = _generator(self.seed, len(SPLITS) + SPLITS[self.split], index)  # not the same numbers as Scenes
         one, two = (self.stickers.subjects[i] for i in rng.choice(len(self.stickers.subjects), 2, replace=False))
         seen = [color for color in COLORS if color not in (unseen_colors()[one], unseen_colors()[two])]
         color = seen[rng.integers(len(seen))]
         relation = RELATIONS[rng.integers(len(RELATIONS))]
-        told_backwards = relation in ("behind", "to the right of")  # the same picture, told from the other subject
+        told_backwards = relation in ("behind", "to the right of")  # the same picture, described from the other subject
         drawn = (two, one) if told_backwards else (one, two)
         places = self._in_depth(rng) if relation in RELATIONS[:2] else self._side_by_side(rng)
 
@@ -190,7 +190,7 @@ class PairScenes:
 
     # Places are (middle x, bottom, longer side, nearness), lengths in pixels of 64. The near or left subject is first.
     def _in_depth(self, rng: np.random.Generator) -> list[tuple[int, int, int, float]]:
-        """As on a floor: what is nearer stands lower."""
+        """As on a floor: nearer things stand lower."""
         front = (int(rng.integers(18, 47)), int(rng.integers(59, 64)), int(rng.integers(26, 33)), 1.0)
         back = (int(rng.integers(29, 36)), int(rng.integers(50, 54)), int(rng.integers(44, 49)), 0.5)
         return [front, back]
@@ -238,7 +238,7 @@ def unseen_colors() -> dict[str, str]:
 
 
 def caption(subject: str, color: str | None = None, size: str | None = None, style: str = "color") -> str:
-    """("red apple", "blue", "small") -> "a small red apple on a blue background". The size "medium" isn't said.
+    """("red apple", "blue", "small") -> "a small red apple on a blue background". The size "medium" isn't mentioned.
 
     Raises ValueError for an unknown subject.
     """
@@ -251,7 +251,7 @@ def caption(subject: str, color: str | None = None, size: str | None = None, sty
 
 
 def with_article(words: str) -> str:
-    """'owl' -> 'an owl'. By the first letter, but for 'unicorn' and 'ufo'."""
+    """'owl' -> 'an owl'. By the first letter, except for 'unicorn' and 'ufo'."""
     return f"{'an' if words[0] in 'aeiou' and words[:3] not in ('uni', 'ufo') else 'a'} {words}"
 
 

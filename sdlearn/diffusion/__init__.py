@@ -1,1 +1,1 @@
-"""Noise in, noise out: schedules, samplers and guidance. Nothing in here knows a network."""
+"""Noise in, noise out: schedules, samplers and guidance. Nothing in here depends on a network."""

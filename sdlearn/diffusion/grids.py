@@ -14,10 +14,10 @@ from sdlearn.diffusion.schedule import SPACINGS, Schedule
 class Grid:
     """The noise levels of one run: one entry for each network call, in the order of the calls.
 
-    timesteps: what the network is told, (calls,). int64, or floating point where a level may lie between two timesteps.
-    sigmas: noise rate / signal rate of x before each call, then 0, (calls + 1,). They have the dtype of the schedule.
+    timesteps: what the network is given, (calls,). int64, or floating point if a level can lie between two timesteps.
+    sigmas: noise rate / signal rate of x before each call, then 0, (calls + 1,), in the schedule's dtype.
     stride: how far DDIM goes back from one timestep to the next, num_train_timesteps // steps.
-    steps: how many steps were asked for. Heun calls the network twice in each but the last, PLMS in the first.
+    steps: how many steps were requested. Heun calls the network twice in each but the last, PLMS in the first.
     spacing: one of SPACINGS. order: Heun's 2, from one step's start to the next in the list of calls.
     """
 
@@ -42,7 +42,7 @@ class Grid:
 def make_grid(schedule: Schedule, steps: int, spacing: str | None = None) -> Grid:
     """The grid of DDPM and DDIM: `steps` timesteps, spaced as Diffusers does.
 
-    spacing: "leading", "trailing" or "linspace"; None takes the schedule's timestep_spacing.
+    spacing: "leading", "trailing" or "linspace"; None means the schedule's timestep_spacing.
     Raises ValueError when steps is not from 1 to num_train_timesteps, or the spacing is unknown.
     """
     n, spacing = _check_grid(schedule, steps, spacing)
@@ -56,7 +56,7 @@ def make_grid(schedule: Schedule, steps: int, spacing: str | None = None) -> Gri
 
 
 def make_grid_plms(schedule: Schedule, steps: int, spacing: str | None = None) -> Grid:
-    """The grid of PLMS: `make_grid` with its second timestep twice, since the first step is made twice."""
+    """The grid of PLMS: `make_grid` with its second timestep repeated, since the first step is made twice."""
     grid = make_grid(schedule, steps, spacing)
     timesteps, sigmas = grid.timesteps, grid.sigmas
     return replace(
@@ -67,7 +67,7 @@ def make_grid_plms(schedule: Schedule, steps: int, spacing: str | None = None) -
 
 
 def make_grid_dpmpp(schedule: Schedule, steps: int, spacing: str | None = None) -> Grid:
-    """The grid of DPM-Solver++: `make_grid`, but "leading" and "linspace" make a timestep more and drop the lowest."""
+    """The grid of DPM-Solver++: `make_grid`, but "leading" and "linspace" add a timestep and drop the lowest."""
     n, spacing = _check_grid(schedule, steps, spacing)
     if spacing == "leading":
         timesteps = _leading(np.arange(1, steps + 1) * max(n // (steps + 1), 1), schedule)
@@ -80,15 +80,15 @@ def make_grid_dpmpp(schedule: Schedule, steps: int, spacing: str | None = None) 
 
 
 def make_grid_karras(schedule: Schedule, steps: int, spacing: str | None = None) -> Grid:
-    """The sigmas of Karras et al. 2022 (arXiv 2206.00364), equation 5 with rho = 7, over all of the schedule's range.
+    """The sigmas of Karras et al. 2022 (arXiv 2206.00364), equation 5 with rho = 7, over the schedule's full range.
 
-    The network is told the nearest timestep, so several sigmas may have the same one. Spacing makes no difference.
+    The network is given the nearest timestep, so several sigmas can share one. Spacing makes no difference.
     """
     _, spacing = _check_grid(schedule, steps, spacing)
     low, high = schedule.sigmas[0].item() ** (1 / 7), schedule.sigmas[-1].item() ** (1 / 7)
     sigmas = (high + np.linspace(0, 1, steps) * (low - high)) ** 7
     timesteps = np.interp(np.log(sigmas), np.log(schedule.sigmas.numpy()), np.arange(len(schedule.sigmas)))
-    if schedule.config.beta_schedule != "squaredcos_cap_v2":  # there Diffusers cuts off
+    if schedule.config.beta_schedule != "squaredcos_cap_v2":  # Diffusers truncates those
         timesteps = timesteps.round()
     return _grid(schedule, timesteps.astype(np.int64), steps, spacing, sigmas)
 
@@ -111,7 +111,7 @@ def make_grid_euler(schedule: Schedule, steps: int, spacing: str | None = None) 
 
 
 def make_grid_heun(schedule: Schedule, steps: int, spacing: str | None = None) -> Grid:
-    """The grid of Heun's method: Euler's, with every timestep but the first twice: one step ends where one begins."""
+    """The grid of Heun's method: Euler's, with every timestep but the first twice: steps end where others begin."""
     grid = make_grid_euler(schedule, steps, spacing)
     timesteps = grid.timesteps.repeat_interleave(2)[1:]  # t_0, t_1, t_1, t_2, t_2, ...
     return replace(grid, timesteps=timesteps, sigmas=grid.sigmas.repeat_interleave(2)[1:-1], order=2)
@@ -122,18 +122,18 @@ def _check_grid(schedule: Schedule, steps: int, spacing: str | None) -> tuple[in
     check_count("steps", steps, 1, n)
     spacing = schedule.config.timestep_spacing if spacing is None else spacing
     if spacing not in SPACINGS:
-        raise ValueError(f"spacing = {spacing!r} is not known, only {', '.join(SPACINGS)}")
+        raise ValueError(f"spacing = {spacing!r} is unknown; accepted: {', '.join(SPACINGS)}")
     return n, spacing
 
 
 def _leading(timesteps: np.ndarray, schedule: Schedule) -> np.ndarray:
-    """Add steps_offset, or less where that would pass the last timestep (with n or n - 1 steps; Diffusers fails)."""
+    """Add steps_offset, or less if that would pass the last timestep (with n or n - 1 steps; there Diffusers fails)."""
     room = schedule.config.num_train_timesteps - 1 - timesteps.max()
     return timesteps + min(schedule.config.steps_offset, room)
 
 
 def _trailing(n: int, steps: int) -> np.ndarray:
-    """From n - 1 downwards. Rounding can make arange one too long; the slice drops what Diffusers would call t = -1."""
+    """From n - 1 down. Rounding can make arange one entry too long; the slice drops Diffusers' t = -1."""
     return np.arange(n, 0, -n / steps)[:steps].round() - 1
 
 

@@ -1,4 +1,4 @@
-"""Classifier-free guidance: what the UNet is told, and how two of its predictions become one."""
+"""Classifier-free guidance: the UNet's conditions, and how two of its predictions become one."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Condition:
-    """What the UNet is told besides x and t.
+    """What the UNet is given in addition to x and t.
 
     context: the text embedding (B, T, C). channels: (B, C, H, W), appended to x after the sampler's scaling
     (inpainting, depth, super-resolution). class_labels: (B,). control: control(x, t, context) returns ControlNet's
@@ -42,11 +42,11 @@ def guide(
 ) -> Callable[[Tensor, int | float | Tensor], Tensor]:
     """A function denoise(x, t) that returns the UNet's raw prediction (epsilon, x_0 or v), guided by the condition.
 
-    `combine` says how. Scale 1 is the conditional prediction alone: then only that half is computed, and
+    `combine` does it. Scale 1 is the conditional prediction alone: then only that half is computed, and
     `unconditional` may be None. Else both halves run in one batch, the unconditional one first.
 
     unet: called as unet(x, t, context, class_labels=..., residuals=...).
-    unconditional: the empty or the negative prompt. Channels and class_labels that it leaves None are the condition's;
+    unconditional: the empty or the negative prompt. If its channels or class_labels are None, the condition's are used;
     control is always the condition's.
     rescale: from 0 to 1, how far the standard deviation of each image is brought back to that of the conditional
     prediction, against over-exposure (Lin et al. 2023, section 3.4, equations 15 and 16).
@@ -80,13 +80,13 @@ def guide(
 
 
 def match_std(guided: Tensor, conditional: Tensor) -> Tensor:
-    """`guided` times what gives each image the standard deviation of `conditional` (Lin et al. 2023, equation 15)."""
+    """`guided`, each image scaled to the standard deviation of `conditional` (Lin et al. 2023, equation 15)."""
     dims = tuple(range(1, guided.ndim))  # one standard deviation for each image
     return guided * (conditional.std(dims, keepdim=True) / guided.std(dims, keepdim=True))
 
 
 def check_batch(condition: Condition, x: Tensor) -> None:
-    """Raises ValueError unless the condition is for as many images as x holds."""
+    """Raises ValueError unless the condition is for as many images as x has."""
     for name in ("context", "channels", "class_labels"):
         value = getattr(condition, name)
         if value is not None and len(value) != len(x):
@@ -94,7 +94,7 @@ def check_batch(condition: Condition, x: Tensor) -> None:
 
 
 def join(unconditional: Condition, condition: Condition) -> Condition:
-    """Both conditions as one of twice the batch, the unconditional half first."""
+    """Both conditions as one with twice the batch, the unconditional half first."""
     joined = {}
     for name in ("context", "channels", "class_labels"):
         first, second = getattr(unconditional, name), getattr(condition, name)

@@ -1,8 +1,8 @@
 """Samplers: from noise to a sample, one network call at a time.
 
 A sampler is a generator. It owns no network; it calls `denoise(x, t)`, which returns the raw prediction (epsilon, x_0
-or v, as the schedule's prediction_type says) for x (B, ...) at the timestep t, an int or a float as the grid has it.
-After each call it yields a Step, so that the caller can draw it, or stop early:
+or v, according to the schedule's prediction_type) for x (B, ...) at timestep t, an int or a float as in the grid.
+After each call it yields a Step, so that the caller can show it, or stop early:
 
     sampler = get_sampler("ddim")
     grid = sampler.make_grid(schedule, 50)
@@ -11,9 +11,9 @@ After each call it yields a Step, so that the caller can draw it, or stop early:
         ...
 
 There are two kinds of coordinates for x at the noise level sigma = noise rate / signal rate. DDPM, DDIM, PLMS and
-DPM-Solver++ keep the variance: x = signal rate · x_0 + noise rate · epsilon. Euler, Euler ancestral and Heun let it
-grow ("explode"): x = x_0 + sigma · epsilon; the network is given x / sqrt(sigma² + 1), which is the former. Each
-sampler starts from, yields, and hands to `project` its own kind. At sigma 0, the end, both are x_0.
+DPM-Solver++ preserve the variance: x = signal rate · x_0 + noise rate · epsilon. Euler, Euler ancestral and Heun let
+it grow ("explode"): x = x_0 + sigma · epsilon; the network gets x / sqrt(sigma² + 1), which is the former. Each
+sampler starts from, yields, and passes to `project` its own kind. At sigma 0, the end, both are x_0.
 
 `project(x, i)`, if given, returns what x becomes after network call i (counted from 0); its noise level is then that
 of call i + 1. Inpainting puts the known pixels back with it. Whether gradients are recorded is the caller's choice.
@@ -42,7 +42,7 @@ Project = Callable[[Tensor, int], Tensor]
 
 @dataclass(frozen=True)
 class Step:
-    """A network call and what came of it: its index i, its timestep t, x after it, the x_0 that was predicted."""
+    """A network call and its result: its index i, its timestep t, x after it, and the predicted x_0."""
 
     i: int
     t: int | float
@@ -51,10 +51,10 @@ class Step:
 
 
 def draw_noise(shape: tuple[int, ...], generator: torch.Generator | list[torch.Generator] | None) -> Tensor:
-    """Standard normal noise, float32, drawn on the CPU, so that a seed means the same on every device.
+    """Standard normal noise, float32, drawn on the CPU, so that a seed gives the same noise on every device.
 
     With a list of generators, one for each image, an image gets the same noise whatever else is in its batch.
-    Raises ValueError when there is no generator, one that is not on the CPU, or a list that doesn't fit the batch.
+    Raises ValueError without a generator, for one that isn't on the CPU, or a list that doesn't fit the batch.
     """
     if isinstance(generator, list):
         if len(generator) != shape[0]:
@@ -147,13 +147,13 @@ def plms(
 ) -> Iterator[Step]:
     """PLMS, the linear multistep method of PNDM (Liu et al. 2022, arXiv 2202.09778), equation 12, without Runge-Kutta.
 
-    A step of DDIM (their transfer part), with a mean of the last four raw predictions in place of the last. The first
-    step has no history. So it is made twice: the second time from the same start, with the mean of the predictions at
-    its two ends. With epsilon the method is of second order; of v, which turns from step to step, such a mean is only
-    right to first order. x: noise (B, ...). Deterministic: `generator` is not used.
+    A DDIM step (their transfer part) with a weighted mean of the last four raw predictions instead of the last one. The
+    first step has no history, so it is made twice: the second time from the same start, with the mean of the
+    predictions at its two ends. With epsilon the method is second order; v turns from step to step, so for it such a
+    mean is only first order. x: noise (B, ...). Deterministic: `generator` is not used.
 
-    Also in the tail of a grid, call 1 repeats the first step, as in Diffusers. Where the tail has no timestep twice,
-    that costs a step: from there on x is noisier by one stride than the timestep says.
+    In the tail of a grid, too, call 1 repeats the first step, as in Diffusers. If the tail has no repeated timestep,
+    that costs a step: from there on, x is one stride noisier than its timestep.
     """
     first, history = x, []
     for i, t in enumerate(grid.timesteps.tolist()):
@@ -215,7 +215,7 @@ def euler_ancestral(
     """
     now, ahead = grid.sigmas[:-1], grid.sigmas[1:]
     up = (ahead**2 * (now**2 - ahead**2) / now**2).sqrt()
-    # Exactly, down is ahead² / now. We lose the same digits as Diffusers, but not below 0, where it returns NaN.
+    # Exactly, down is ahead² / now. We lose the same digits as Diffusers, but stop at 0, where it returns NaN.
     down = (ahead**2 - up**2).clamp(min=0).sqrt()
     for i, t in enumerate(grid.timesteps.tolist()):
         x0 = denoised(denoise, x, t, now[i], schedule)
@@ -268,7 +268,7 @@ def dpmpp_2m(
     """DPM-Solver++(2M), algorithm 2 of Lu et al. 2022 (arXiv 2211.01095). lambda is the logarithm of signal / noise.
 
     x: noise (B, ...). Deterministic: `generator` is not used. The first step and the last one, to noise rate 0, are
-    first order: the one has no history, the other has h = infinity.
+    first order: the first has no history, the last has h = infinity.
     """
     sigmas = grid.sigmas.double()
     signal_rates = (sigmas**2 + 1).rsqrt()  # alpha_t and sigma_t in the paper
@@ -322,7 +322,7 @@ def noise_with_sigma(x0: Tensor, noise: Tensor, schedule: Schedule, grid: Grid, 
 
 @dataclass(frozen=True)
 class Sampler:
-    """A sampler with what belongs to it.
+    """A sampler and everything that belongs to it.
 
     make_grid(schedule, steps, spacing=None): the Grid. loop(denoise, x, grid, schedule, generator=None, project=None)
     yields Steps. Text to image starts from x = noise · initial_scale(schedule, grid).
@@ -355,9 +355,9 @@ SAMPLERS = {
 
 
 def get_sampler(name: str) -> Sampler:
-    """The sampler of this name. Raises ValueError, with the known names, when there is none."""
+    """The sampler of this name. Raises ValueError, with the known names, if there is none."""
     if name not in SAMPLERS:
-        raise ValueError(f"sampler {name!r} is not known, only {', '.join(SAMPLERS)}")
+        raise ValueError(f"sampler {name!r} is unknown; accepted: {', '.join(SAMPLERS)}")
     return SAMPLERS[name]
 
 

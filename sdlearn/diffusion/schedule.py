@@ -22,8 +22,8 @@ BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 SPACINGS = ("leading", "trailing", "linspace")
 
-# What Diffusers assumes when scheduler_config.json leaves a key out: all classes, then each class. A class ignores the
-# keys of other classes, so they pass whatever they say.
+# What Diffusers assumes when scheduler_config.json leaves a key out: all classes, then each class. A class ignores
+# the keys of other classes, so any value is accepted there.
 _FILE_DEFAULTS = {
     "num_train_timesteps": 1000,
     "beta_start": 0.0001,
@@ -101,8 +101,8 @@ class ScheduleConfig(Config):
 
     beta_schedule is one of BETA_SCHEDULES, prediction_type of PREDICTION_TYPES, timestep_spacing of SPACINGS.
     steps_offset is added to "leading" timesteps. set_alpha_to_one: DDIM's last step ends at alphas_cumprod = 1, else at
-    alphas_cumprod[0]. scheduler is the Diffusers class that the file names, use_karras_sigmas an option of
-    DPMSolverMultistepScheduler. Both are kept so that Diffusers samples with them again what we save. They change
+    alphas_cumprod[0]. scheduler is the Diffusers class named in the file, use_karras_sigmas an option of
+    DPMSolverMultistepScheduler. Both are kept so that Diffusers uses them again for a model that we save. They change
     nothing here: our sampler is chosen by its name, "dpmpp_2m_karras" for example.
 
     Raises ValueError when a value is out of range.
@@ -134,7 +134,7 @@ class ScheduleConfig(Config):
         }.items():
             if getattr(self, key) not in accepted:
                 raise ValueError(
-                    f"{key} = {getattr(self, key)!r} is not supported, only {', '.join(map(str, accepted))}"
+                    f"{key} = {getattr(self, key)!r} is not supported; accepted: {', '.join(map(str, accepted))}"
                 )
         check_count("num_train_timesteps", self.num_train_timesteps, least=2)
         if not is_count(self.steps_offset, least=0):
@@ -149,12 +149,14 @@ class ScheduleConfig(Config):
     def from_dict(cls, values: Mapping[str, Any], file: str = "scheduler_config.json") -> Self:
         """Read a Diffusers scheduler_config.json; `file` is named in errors.
 
-        A key that the file leaves out has the default of the Diffusers class that the file names.
+        A key that the file leaves out has the default of the Diffusers class named in the file.
         Raises ValueError with file, key and value when a value changes the computation and is not supported.
         """
         scheduler = values.get("_class_name")
         if scheduler not in _CLASS_DEFAULTS:
-            raise ValueError(f"{file}: _class_name = {scheduler!r} is not supported, only {', '.join(_CLASS_DEFAULTS)}")
+            raise ValueError(
+                f"{file}: _class_name = {scheduler!r} is not supported; accepted: {', '.join(_CLASS_DEFAULTS)}"
+            )
         defaults = _FILE_DEFAULTS | _CLASS_DEFAULTS[scheduler]
         of_others = set().union(*_CLASS_DEFAULTS.values()) - defaults.keys()
         read = {key: value for key, value in values.items() if key not in of_others}
@@ -164,8 +166,8 @@ class ScheduleConfig(Config):
         """A scheduler_config.json that Diffusers and `from_dict` read back to the same schedule."""
         values = super().to_dict()
         scheduler = values.pop("scheduler")
-        # Where a class's own default is not what we compute, the file must say so: clip_sample, skip_prk_steps. It
-        # does so for every class, since Diffusers makes other schedulers from this file, too.
+        # Where a class's own default differs from what we compute, the file must contain our value: clip_sample,
+        # skip_prk_steps. It does for every class, since Diffusers makes other schedulers from this file, too.
         needed = {
             key: _NEUTRAL[key][0]
             for defaults in _CLASS_DEFAULTS.values()
@@ -207,7 +209,7 @@ def rescale_zero_snr(betas: Tensor) -> Tensor:
 class Schedule:
     """A noise schedule: betas, alphas = 1 - betas, alphas_cumprod, and sigmas, all on the CPU, (T,).
 
-    These tables are float32, as in Diffusers, or `dtype`: with float64 the samplers, too, compute in float64 when x is.
+    These tables are float32, as in Diffusers, or `dtype`: with float64 the samplers also compute in float64 if x does.
     sigmas are noise rate / signal rate. Where the SNR is zero, alphas_cumprod is 0, and sigma is 4096, not infinite.
 
     In all methods t is an int, or a LongTensor (B,) with one timestep for each image, at least 0 and below
@@ -238,7 +240,7 @@ class Schedule:
         return self.alphas_cumprod[t]
 
     def rates(self, t: int | Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Signal rate and noise rate at t, ready to be multiplied with x: scalars, or (B, 1, ..., 1) on x's device."""
+        """Signal rate and noise rate at t, ready to be multiplied by x: scalars, or (B, 1, ..., 1) on x's device."""
         alphas_cumprod = self._alphas_cumprod(t)
         signal_rate, noise_rate = alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt()
         if signal_rate.ndim == 0:
@@ -279,7 +281,7 @@ class Schedule:
         return signal_rate * noise - noise_rate * x0
 
     def target(self, x0: Tensor, noise: Tensor, t: int | Tensor) -> Tensor:
-        """What the network learns to predict from x_t: epsilon, x_0 or v, as config.prediction_type says."""
+        """What the network learns to predict from x_t: epsilon, x_0 or v, according to config.prediction_type."""
         if self.config.prediction_type == "epsilon":
             return noise
         if self.config.prediction_type == "sample":
@@ -310,9 +312,9 @@ class Schedule:
         return self.x0_at(prediction, x, *self.rates(t, x))
 
     def x0_at(self, prediction: Tensor, x: Tensor, signal_rate: Tensor | float, noise_rate: Tensor | float) -> Tensor:
-        """`to_x0` for given rates. Solvers need it whose noise levels lie between timesteps, or are set by sigmas."""
+        """`to_x0` for given rates, for solvers whose noise levels lie between timesteps, or are set by sigmas."""
         if self.config.prediction_type == "epsilon":
-            # Pure noise (rate 0, zero SNR) says nothing about x_0; 2**-12 keeps the answer finite.
+            # Pure noise (rate 0, zero SNR) holds no information about x_0; 2**-12 keeps the result finite.
             return (x - noise_rate * prediction) / (signal_rate + 2**-12 * (signal_rate == 0))
         if self.config.prediction_type == "sample":
             return prediction

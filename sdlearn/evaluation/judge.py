@@ -30,7 +30,7 @@ class JudgeConfig:
 
     seed: int = 0
     widths: tuple[int, ...] = (24, 48, 96, 192)
-    features: int = 64  # few, so that the covariance of a few hundred pictures is known well
+    features: int = 64  # few, so that a few hundred pictures give a good estimate of the covariance
     steps: int = 500
     batch_size: int = 96
     learning_rate: float = 4e-3
@@ -38,7 +38,7 @@ class JudgeConfig:
 
 
 class Judge(nn.Module):
-    """Convolutions of stride 2, the mean over what is left of the picture, the features, a number for each subject."""
+    """Convolutions of stride 2, the mean over the remaining pixels, the features, a number for each subject."""
 
     def __init__(self, config: JudgeConfig) -> None:
         super().__init__()
@@ -61,9 +61,9 @@ class Judge(nn.Module):
 
 
 def augment(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """Move, scale, recolour, blur or sharpen, and add noise: what a generator may do without changing the subject.
+    """Move, scale, recolour, blur or sharpen, and add noise: what a generator can do without changing the subject.
 
-    (B, 3, H, W) in [−1, 1] -> the same shape, not clipped. Each picture is changed by its own random amounts.
+    (B, 3, H, W) in [−1, 1] -> the same shape, not clipped. Each picture is changed by different random amounts.
     """
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -115,7 +115,7 @@ def train_judge(config: JudgeConfig, progress: bool = True) -> tuple[Judge, list
 
 
 def load_judge(config: JudgeConfig | None = None, progress: bool = True) -> Judge:
-    """The judge for these settings, from the cache folder or, the first time, trained (minutes) and kept there.
+    """The judge for these settings, from the cache folder; the first time it is trained (minutes) and kept there.
 
     Raises RuntimeError when it must be trained and the packages that draw scenes are missing.
     """
@@ -141,7 +141,7 @@ def judge_file(config: JudgeConfig) -> Path:
 
 def _write(file: Path, state: dict[str, Tensor]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(file, shared=True) as temporary:  # two runs may train it at the same time
+    with atomic_write(file, shared=True) as temporary:  # two runs might train it at the same time
         save_file({name: value.contiguous() for name, value in state.items()}, temporary)
 
 
@@ -153,7 +153,7 @@ def judge_pictures(judge: Judge, pictures: Tensor, batch_size: int = 128) -> tup
     """
     _check(pictures)
     if pictures.shape[2:] != (64, 64):
-        raise ValueError(f"the judge can't look at pictures of {tuple(pictures.shape[2:])} pixels; accepted: (64, 64)")
+        raise ValueError(f"the judge can't judge pictures of {tuple(pictures.shape[2:])} pixels; accepted: (64, 64)")
     features = torch.cat([judge.features(to_unit(part)) for part in pictures.split(batch_size)])
     best = judge.to_subject(F.relu(features)).argmax(dim=1)
     return [SUBJECTS[i] for i in best.tolist()], features

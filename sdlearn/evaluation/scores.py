@@ -1,6 +1,6 @@
-"""What a model of scenes is worth, in numbers: its autoencoder, and whether it draws what the words say.
+"""How good a model of scenes is, in numbers: its autoencoder, and whether it draws what the words describe.
 
-The pictures are looked at by a judge that has seen real scenes only (`sdlearn.evaluation.judge`).
+The pictures are judged by a classifier that has seen only real scenes (`sdlearn.evaluation.judge`).
 """
 
 import csv
@@ -27,7 +27,7 @@ from sdlearn.pictures import captioned_grid, save_image_grid, to_images, to_pixe
 from sdlearn.pipeline import StableDiffusion
 
 BATCH = 128
-SIDE = 64  # pixels: the size of the scenes, and so of what the judge can look at
+SIDE = 64  # pixels: the size of the scenes, and so of what the judge accepts
 STREAM = 1000  # the scenes of an evaluation have random numbers that no split of `Scenes` uses
 
 
@@ -37,7 +37,7 @@ class Report:
 
     model: str
     seed: int
-    images: int  # half of them of seen pairs, half of held-out pairs; every score below is of this number or its half
+    images: int  # half seen pairs, half held-out pairs; every score below is over this number or half of it
     sampler: str
     steps: int
     guidance_scale: float
@@ -51,8 +51,8 @@ class Report:
     frechet_real: float
     judge_seen: float  # how often the judge is right on real scenes
     judge_held_out: float
-    judge_reconstructed: float  # and on real scenes that went through the autoencoder: no generator can do much better
-    weakest: tuple[tuple[str, float], ...]  # subjects that the judge names least often, and how often
+    judge_reconstructed: float  # and on scenes reconstructed by the autoencoder: no generator can do much better
+    weakest: tuple[tuple[str, float], ...]  # subjects that the judge recognises least often, and how often
     sharpness: tuple[Sharpness, ...]  # by size, of seen and of held-out pairs, of all
     blurriest: tuple[tuple[str, float], ...]  # subjects whose edges agree least, and how well they do
     seconds: float  # of drawing
@@ -62,7 +62,7 @@ class Report:
         return asdict(self)
 
     def table(self) -> str:
-        """The scores as a table in Markdown, and below it what they mean."""
+        """The scores as a table in Markdown, followed by what they mean."""
         psnr, of_mean = f"{self.psnr:.2f} dB", f"{self.psnr_of_mean:.2f} dB of the mean error"
         rows = (
             ("Autoencoder: PSNR on held-out scenes", psnr, of_mean),
@@ -81,7 +81,7 @@ class Report:
         )
         return "\n".join(
             (
-                "| | score | beside it |",
+                "| | score | for comparison |",
                 "|---|---|---|",
                 *(f"| {' | '.join(row)} |" for row in rows),
                 "",
@@ -90,18 +90,18 @@ class Report:
                 *sharpness,
                 "",
                 f"{self.images} pictures, the first with seed {self.seed}, half of them of (subject, colour) pairs",
-                "that training showed, half of pairs that it never did; every subject equally often, sizes mixed.",
+                "that training showed, half of pairs that it didn't; every subject equally often, sizes mixed.",
                 f"{self.sampler}, {self.steps} steps, guidance scale {self.guidance_scale:g}; {self.seconds:.0f} s.",
                 "",
-                "- PSNR: the mean of the pictures' own, after rounding to 0 … 255; beside it, of the mean error.",
-                f"- Subject: a small classifier, trained on real scenes only, names the asked one of {len(SUBJECTS)}.",
-                f"  Of real scenes that went through the autoencoder it names {self.judge_reconstructed:.1%} rightly.",
-                "- Background colour: the median along the picture's edges is nearest to the asked one of ten.",
+                "- PSNR: the mean over the pictures, after rounding to 0 … 255; next to it, that of the mean error.",
+                f"- Subject: a small classifier, trained only on real scenes, names the right one of {len(SUBJECTS)}.",
+                f"  Real scenes after a round trip through the autoencoder: {self.judge_reconstructed:.1%} right.",
+                "- Background colour: the median along the picture's edges is nearest to the requested one of ten.",
                 "- Fréchet distance: of the classifier's last hidden layer, to real scenes of the same captions;",
                 "  real to real: of two such sets.",
-                "- Sharpness: all sizes and places of what was asked are rendered, and the nearest one is compared.",
+                "- Sharpness: what was requested is rendered at all sizes and places, and the nearest one compared.",
                 "  Edges: F1 of the pixels where the grey picture changes by more than a quarter of its range (Sobel).",
-                "  Beside what was drawn: that rendering after a round trip through the autoencoder.",
+                "  Next to what was drawn: that rendering after a round trip through the autoencoder.",
                 f"- Weakest subjects: {weakest}.",
                 f"- Least sharp: {blurriest}.",
                 "",
@@ -122,7 +122,7 @@ def evaluate(
 ) -> Report:
     """Draw pictures, half of them of seen (subject, colour) pairs, half of held-out ones, and measure them.
 
-    Steps, guidance scale and sampler that are None are the model's defaults. The judge that is None comes from the
+    If steps, guidance scale or sampler are None, the model's defaults are used. If the judge is None, it comes from the
     cache folder; the first time it is trained, which takes minutes. The folder `output` gets the report as JSON, a
     table of all subjects, a sheet of pictures with captions and one of originals above their reconstructions.
 
@@ -139,7 +139,7 @@ def evaluate(
     seen = images - images // 2
     asked = requests("test", seen, seed) + requests("held_out_pairs", images // 2, seed)
     captions = [caption(*request) for request in asked]
-    real, again = (as_tensor(scenes_of(asked, seed, turn)) for turn in (0, 1))  # first: it fails at once if it must
+    real, again = (as_tensor(scenes_of(asked, seed, turn)) for turn in (0, 1))  # first, so that it fails early
 
     started = time.perf_counter()
     drawn = draw(model, captions, seed, settings, progress)
@@ -192,7 +192,7 @@ def evaluate(
         write_sheet(folder / "samples.png", drawn[shown], [captions[i] for i in shown])
         pictures = [x[i : i + 8] for i in range(0, min(16, images), 8) for x in (real[:16], reconstructed[:16])]
         save_image_grid(to_unit(torch.cat(pictures)), folder / "autoencoder.png")
-        # The least sharp picture of each of the ten least sharp subjects, and beside it what it should have been.
+        # The least sharp picture of each of the ten least sharp subjects, and next to it what it should have been.
         of = {subject: np.flatnonzero(matches(subjects, [subject] * images)) for _, subject in by_edges[:10]}
         worst = [min(pictures, key=agreement.__getitem__) for pictures in of.values()]
         said = [text for i in worst for text in (f"{captions[i]}: {agreement[i]:.2f}", "the nearest true one")]
@@ -201,7 +201,7 @@ def evaluate(
 
 
 def requests(split: str, number: int, seed: int) -> list[tuple[str, str, str]]:
-    """What to draw: (subject, colour, size) from a split's pairs. Subjects come equally often, the rest by chance."""
+    """What to draw: (subject, colour, size) from a split's pairs. Subjects are equally frequent, the rest is random."""
     rng = np.random.default_rng([seed, SPLITS[split], STREAM])
     colors: dict[str, list[str]] = {subject: [] for subject in SUBJECTS}
     for subject, color in pairs(split):
@@ -217,7 +217,7 @@ def scenes_of(asked: list[tuple[str, str, str]], seed: int, turn: int) -> list[S
 
 
 def draw(model: StableDiffusion, captions: list[str], seed: int, settings: dict[str, Any], progress: bool) -> Tensor:
-    """One picture for each caption, (B, 3, 64, 64) uint8; picture i has the seed seed + i, whatever the batches are."""
+    """One picture for each caption, (B, 3, 64, 64) uint8; picture i has the seed seed + i, whatever the batches."""
     pictures = []
     with evaluating(model), tqdm(total=len(captions), desc="drawing", unit="picture", disable=not progress) as bar:
         for first in range(0, len(captions), BATCH):
@@ -230,7 +230,7 @@ def draw(model: StableDiffusion, captions: list[str], seed: int, settings: dict[
 
 
 def round_trip(model: StableDiffusion, pictures: Tensor) -> Tensor:
-    """What the autoencoder makes of pictures (B, 3, H, W) uint8, as pictures again."""
+    """Pictures (B, 3, H, W) uint8 after a round trip through the autoencoder."""
     with evaluating(model):
         return torch.cat([to_pixels(model.decode(model.encode(to_unit(x)))) for x in pictures.split(BATCH)])
 
@@ -263,7 +263,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
         )
     a, b = a.double().cpu(), b.double().cpu()
     root_a, root_b = (square_root(torch.cov(x.T).reshape(x.shape[1], x.shape[1])) for x in (a, b))
-    # (C_a^½ C_b C_a^½)^½ has the singular values of C_a^½ C_b^½ for eigenvalues: no root of rounding errors is taken.
+    # (C_a^½ C_b C_a^½)^½ has the singular values of C_a^½ C_b^½ as eigenvalues: no root of rounding errors is taken.
     cross = torch.linalg.svdvals(root_a @ root_b).sum()
     distance = (a.mean(0) - b.mean(0)).square().sum() + root_a.square().sum() + root_b.square().sum() - 2 * cross
     return max(0.0, distance.item())
@@ -293,7 +293,7 @@ def write_sheet(file: Path, pictures: Tensor, captions: list[str]) -> None:
 
 
 def write_subjects(file: Path, subjects: list[str], named: list[str]) -> None:
-    """A table of all subjects, the weakest first: how often asked for, how often named, what they were taken for."""
+    """A table of all subjects, the weakest first: how often requested, how often named, what they were mistaken for."""
     rows = []
     for subject in dict.fromkeys(subjects):
         seen_as = Counter(name for asked, name in zip(subjects, named, strict=True) if asked == subject)
@@ -302,5 +302,5 @@ def write_subjects(file: Path, subjects: list[str], named: list[str]) -> None:
     rows.sort(key=lambda row: (row[2] / row[1], row[0]))
     with atomic_write(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
-        writer.writerow(("subject", "asked for", "named rightly", "taken for"))
+        writer.writerow(("subject", "requested", "recognised", "mistaken for"))
         writer.writerows(rows)

@@ -1,7 +1,7 @@
-"""How sharp a drawn picture is: how near it comes to the nearest true rendering of what was asked.
+"""How sharp a drawn picture is: how close it comes to the nearest true rendering of what was requested.
 
-A scene is a function of subject, colour, size and place. So all sizes and places of what was asked can be rendered, and
-the nearest one taken. How far the picture is from that one is a matter of drawing alone, and not of taste.
+A scene is a function of subject, colour, size and place. So what was requested can be rendered at all sizes and
+places, and the nearest one chosen. The distance from that one measures the drawing alone.
 """
 
 from dataclasses import dataclass
@@ -14,28 +14,28 @@ from torch import Tensor
 from sdlearn.data.scenes import COLORS, JITTER, SIZES, Stickers, paste
 
 SIDE = 64  # pixels of a scene
-EDGE = 0.25  # of the way from black to white: from one pixel to the next, this much is an edge
+EDGE = 0.25  # an edge: this much of the way from black to white between neighbouring pixels
 SOBEL = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 4
 
 
 @dataclass(frozen=True)
 class Sharpness:
-    """How near pictures of one group come to the nearest true rendering of what was asked.
+    """How close the pictures of a group come to the nearest true rendering of what was requested.
 
-    Of the drawn pictures, and of those renderings after a round trip through the autoencoder.
+    For the drawn pictures, and for those renderings after a round trip through the autoencoder.
     """
 
     group: str
-    psnr: float  # dB; the mean of the pictures' own
+    psnr: float  # dB; the mean over the pictures
     psnr_autoencoder: float
     edges: float  # agreement of edges, from 0 to 1
     edges_autoencoder: float
 
 
 def renderings(stickers: Stickers, subject: str, color: str, size: str) -> Tensor:
-    """All pictures that are right for a request, (N, 3, 64, 64) uint8: every size that the word allows, every place.
+    """All correct pictures for a request, (N, 3, 64, 64) uint8: every size that the word allows, every place.
 
-    Captions don't say "medium", so there any size is right.
+    Captions don't contain "medium", so for it any size is correct.
     """
     words = SIZES if size == "medium" else (size,)
     sides = [side for word in words for side in range(SIZES[word][0], SIZES[word][1] + 1)]
@@ -53,7 +53,7 @@ def renderings(stickers: Stickers, subject: str, color: str, size: str) -> Tenso
 
 
 def nearest_renderings(drawn: Tensor, asked: list[tuple[str, str, str]]) -> Tensor:
-    """For each picture (B, 3, 64, 64) uint8 the rendering of what was asked that is nearest in squared error.
+    """For each picture (B, 3, 64, 64) uint8 the rendering of what was requested that is nearest in squared error.
 
     asked: a subject, a colour and a size for each picture.
     """
@@ -98,7 +98,7 @@ def psnr(original: Tensor, other: Tensor) -> tuple[Tensor, float]:
 def measure_sharpness(
     drawn: Tensor, nearest: Tensor, reconstructed: Tensor, groups: dict[str, Tensor]
 ) -> list[Sharpness]:
-    """The sharpness of each group of pictures that isn't empty.
+    """The sharpness of each group that isn't empty.
 
     drawn, and for each picture the nearest true rendering, and that after the autoencoder: (B, 3, 64, 64) uint8.
     groups: by name, which pictures belong to it, (B,) booleans.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Measurement:
-    """One comparison with a reference, as `docs/parity.md` lists it."""
+    """One comparison with a reference, as listed in `docs/parity.md`."""
 
     name: str
     reference: str  # the class or function that ours was compared with
@@ -18,7 +18,7 @@ class Measurement:
     tolerance: float
 
 
-# Two right programs differ by rounding alone: by far less than 1e-9 in float64. In float32 it depends on the processor.
+# Two correct programs differ only by rounding: in float64 by far less than 1e-9. In float32 the processor matters.
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
 
 MEASUREMENTS: list[Measurement] = []  # of this process; `make parity` writes the worst of each into docs/parity.md
@@ -42,7 +42,7 @@ def parity_table(measurements: list[Measurement]) -> str:
 
 @torch.no_grad()
 def randomize_(module: nn.Module, seed: int = 0, std: float = 0.1) -> nn.Module:
-    """Draw every parameter anew, so that no swapped norm or zero convolution can hide behind its default value.
+    """Redraw every parameter, so that no swapped norm or zero convolution can hide behind its default value.
 
     Vectors called `weight` are norms: they are drawn around 1, all others around 0. Changes `module` in place.
     """
@@ -70,9 +70,9 @@ def max_difference(ours: Tensor, reference: Tensor) -> float:
 def assert_parity(
     name: str, ours: Tensor, reference: Tensor, tolerance: float | None = None, *, against: str | None = None
 ) -> float:
-    """Assert max |ours − reference| ≤ tolerance · max(1, max |reference|), and return the difference so scaled.
+    """Assert max |ours − reference| ≤ tolerance · max(1, max |reference|), and return the scaled difference.
 
-    Without a `tolerance` it is that of the dtype, the wider one of the two, in TOLERANCES. With `against`, the name of
+    The default `tolerance` is that of the dtype, the wider of the two, in TOLERANCES. With `against`, the name of
     the reference's class, the comparison is added to MEASUREMENTS under `name`.
 
     Raises:

@@ -1,9 +1,9 @@
-"""Markov chain Monte Carlo: samples of a density of which only the shape is known, or only its score.
+"""Markov chain Monte Carlo: samples from a density that is known only up to a factor, or only by its score.
 
 The score is the gradient of the log density with respect to x, ∇ log p(x). It points to where p grows fastest. A
 constant factor of p does not change it, so p need not be normalised.
 
-In all of them x is (B, ...): B chains that run beside each other and know nothing of one another. `score(x)` returns
+In all of them x is (B, ...): B chains that run in parallel, independent of each other. `score(x)` returns
 (B, ...), `log_density(x)` returns (B,), up to a constant. A method is a generator and yields a Move after each
 iteration. It draws from `generator`, a CPU torch.Generator, and raises ValueError for step sizes or counts that are not
 positive:
@@ -11,8 +11,8 @@ positive:
     for move in langevin(score, x, step_size=0.01, steps=1000, generator=generator):
         ...
 
-`step_size` of the Langevin methods is h, the variance of the noise that one step adds. Some papers and Diffusers count
-by h / 2; with them the noise has the factor sqrt(2 step_size).
+`step_size` of the Langevin methods is h, the variance of the noise that one step adds. Some papers and Diffusers use
+h / 2 as the step size; then the noise has the factor sqrt(2 step_size).
 """
 
 import math
@@ -86,8 +86,8 @@ def langevin(
 ) -> Iterator[Move]:
     """Unadjusted Langevin dynamics: Song & Ermon 2019 (arXiv 1907.05600), equation 4. One score per step.
 
-    Every step is taken, so the chains end near the density, not on it: the error grows with the step size. A normal
-    distribution of variance s² comes out with variance s² / (1 - step_size / 4s²).
+    Every step is accepted, so the chains end close to the density, not exactly on it: the error grows with the step
+    size. A normal distribution with variance s² is sampled with variance s² / (1 - step_size / 4s²).
     """
     _check(steps=steps, step_size=step_size)
     for i in range(steps):
@@ -106,8 +106,8 @@ def annealed_langevin(
     """Annealed Langevin dynamics: algorithm 1 of Song & Ermon 2019 (arXiv 1907.05600).
 
     Langevin dynamics for the density with much noise, then with less and less. score(x, sigma) is the score of the
-    density of x_0 + sigma · noise. sigmas: falling. Each gets `steps` steps of step_size · sigma² / (last sigma)², so
-    step_size belongs to the last one. One score per step. Raises ValueError when sigmas are not positive and falling.
+    density of x_0 + sigma · noise. sigmas: decreasing; each gets `steps` steps of step_size · sigma² / (last sigma)²,
+    so step_size is the last one's. One score per step. Raises ValueError unless sigmas are positive and decreasing.
     """
     sigmas = [float(sigma) for sigma in sigmas]
     _check(steps=steps, step_size=step_size)
@@ -162,8 +162,8 @@ def mala(
 ) -> Iterator[Move]:
     """Metropolis-adjusted Langevin algorithm: Roberts & Tweedie 1996.
 
-    Proposes a step of Langevin dynamics, and accepts it with the probability that leaves the density as it is, for any
-    step size. One score and one log density per step, and one of each at the start.
+    Proposes a step of Langevin dynamics, and accepts it with the probability that preserves the density, for any step
+    size. One score and one log density per step, and one of each at the start.
     """
     _check(steps=steps, step_size=step_size)
     start = _point(log_density, score, x)
@@ -207,7 +207,7 @@ def hmc(
 ) -> Iterator[Move]:
     """Hamiltonian Monte Carlo: Neal 2011 (arXiv 1206.1901), section 5.3.2 of the handbook, with mass 1.
 
-    Kicks the ball with a random momentum, follows it by `leapfrog`, and accepts where it is then with the probability
+    Kicks the ball with a random momentum, follows it by `leapfrog`, and accepts its new position with the probability
     exp(energy before - energy after). leapfrog_steps + 1 scores and two log densities per step.
     """
     _check(steps=steps, step_size=step_size, leapfrog_steps=leapfrog_steps)
@@ -225,7 +225,7 @@ def _point(log_density: LogDensity, score: Score, x: Tensor) -> Point:
 
 
 def _accept(log_acceptance: Tensor, generator: torch.Generator) -> Tensor:
-    """True with probability exp(log_acceptance), (B,). A proposal where the density is not a number is refused."""
+    """True with probability exp(log_acceptance), (B,). A proposal whose density is NaN is refused."""
     if log_acceptance.ndim != 1:
         raise ValueError(f"log_density returns the shape {tuple(log_acceptance.shape)}, must return (B,)")
     uniform = torch.rand(log_acceptance.shape, generator=generator).to(log_acceptance)

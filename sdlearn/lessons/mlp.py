@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from sdlearn.models.unet import TimestepEmbedding, timestep_embedding
 
-FREQUENCIES = (1.0, 2.0, 4.0, 8.0)  # radians for a unit of the plane: the network sees where it is, coarse and fine
+FREQUENCIES = (1.0, 2.0, 4.0, 8.0)  # radians per unit of the plane: the network sees positions at coarse and fine scale
 
 
 def with_waves(x: Tensor) -> Tensor:
@@ -16,7 +16,7 @@ def with_waves(x: Tensor) -> Tensor:
 
 
 class DenoisingMLP(nn.Module):
-    """Residual layers that are told the time, as the UNet's blocks are. For points (B, D); trains in seconds."""
+    """Residual layers with a time embedding, like the UNet's blocks. For points (B, D); trains in seconds."""
 
     def __init__(self, dimensions: int = 2, width: int = 128, layers: int = 3) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Training on points in the plane: the whole of it fits on a screen, and takes seconds."""
+"""Training on points in the plane: it fits on one screen, and takes seconds."""
 
 from collections.abc import Callable
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sdlearn.pipeline import StableDiffusion
 
 SOURCE_LINES = 40  # what fits on a screen
-SCREEN, SHARP = 80, 120  # pixels for an inch of a figure: as the screen shows it, and as it is stored
+SCREEN, SHARP = 80, 120  # pixels per inch of a figure: on the screen, and as stored
 
 
 def whole_source(obj: Callable | type) -> str:
@@ -34,7 +34,7 @@ def whole_source(obj: Callable | type) -> str:
 def source(obj: Callable | type) -> str:
     """What a function, method or class computes: its source text without its docstring.
 
-    Raises ValueError when that is longer than SOURCE_LINES: then show its methods one by one.
+    Raises ValueError if that is longer than SOURCE_LINES: then show its methods one by one.
     """
     text = without_docstring(whole_source(obj))
     lines = text.count("\n") + 1
@@ -63,15 +63,15 @@ def to_png(image: Image.Image) -> bytes:
 
 
 def display_png(data: bytes, alt: str, width: int | None = None, **others: Any) -> None:
-    """Show a PNG file in a notebook, `width` screen pixels wide. `alt` says in words what it shows.
+    """Show a PNG file in a notebook, `width` screen pixels wide. `alt` describes it in words.
 
-    others: the same in further formats, by MIME type; a viewer picks the richest that it knows.
+    others: the same in further formats, by MIME type; a viewer picks the richest that it supports.
     Raises ValueError when alt is empty.
     """
     from IPython.display import display
 
     if not alt.strip():
-        raise ValueError("alt is empty, must say in words what the picture shows")
+        raise ValueError("alt is empty, must describe the picture in words")
     about = {"alt": alt} | ({"width": width} if width else {})
     bundle = {"image/png": base64.b64encode(data).decode(), "text/plain": alt}
     display(bundle | others, metadata={"image/png": about}, raw=True)
@@ -84,9 +84,9 @@ def picture(image: Image.Image, alt: str, side: int = 256) -> None:
 
 
 def render(fig: "Figure", dpi: int = SCREEN, tight: bool = False) -> Image.Image:
-    """A matplotlib figure as a picture, for instance as one frame of a film. Closes the figure.
+    """A matplotlib figure as a picture, for example as one frame of a film. Closes the figure.
 
-    tight: cut the margins to what is drawn. The size then depends on what is drawn; in a film it must not.
+    tight: crop the margins to what is drawn. The size then depends on what is drawn; in a film it must not.
     """
     import matplotlib.pyplot as plt
 
@@ -104,7 +104,7 @@ def _figure_png(fig: "Figure", tight: bool) -> tuple[bytes, int]:
 
 
 def figure(fig: "Figure", alt: str) -> None:
-    """Show a matplotlib figure in a notebook and close it. Its margins are cut to what is drawn."""
+    """Show a matplotlib figure in a notebook and close it. Its margins are cropped to what is drawn."""
     data, width = _figure_png(fig, tight=True)
     display_png(data, alt, width)
 
@@ -137,9 +137,9 @@ def image_table(
 def film(
     frames: Sequence[Image.Image], still: Image.Image, milliseconds: int = 150, colors: int | None = None
 ) -> bytes:
-    """An animated PNG of the frames, over and over. `still` is shown where animations are not.
+    """An animated PNG that loops over the frames. `still` is shown where animations are not supported.
 
-    colors: keep only so many colors, those of the still. 64 do for a film of figures, and halve its size.
+    colors: keep only this many colors, those of the still. 64 are enough for a film of figures, and halve its size.
     Raises ValueError when there are no frames, or one differs in size from the still.
     """
     if not frames or any(frame.size != still.size for frame in frames):
@@ -162,11 +162,11 @@ def film(
 
 
 def interact(draw: Callable[..., "Image.Image | Figure"], alt: str, **controls: "ValueWidget") -> None:
-    """Controls in a notebook, and below them what draw(**values) returns, drawn anew whenever a value changes.
+    """Controls in a notebook, and below them what draw(**values) returns, redrawn whenever a value changes.
 
-    draw returns a picture, which is enlarged to 256 pixels if it is smaller, or a matplotlib figure, which is shown as
-    large as it is (give it layout="constrained", and its parts stay inside) and closed. The same output holds the first
-    one as PNG, for viewers without widgets.
+    draw returns a picture, which is enlarged to 256 pixels if it is smaller, or a matplotlib figure, which is shown at
+    its own size (use layout="constrained" to keep everything inside) and closed. The same output holds the first one
+    as PNG, for viewers without widgets.
     """
     import ipywidgets
 
@@ -191,7 +191,7 @@ def interact(draw: Callable[..., "Image.Image | Figure"], alt: str, **controls: 
 
 @torch.no_grad()
 def measure_shapes(model: "StableDiffusion", prompt: str, seed: int = 0) -> dict[str, tuple[int, ...]]:
-    """The shapes on the map of the whole: runs each part of the model once, and notes what comes out of it."""
+    """The shapes on the complete map: runs each part of the model once, and records the shape of its output."""
     sampler = model.samplers[model.defaults.sampler]
     grid = sampler.make_grid(model.schedule, model.defaults.steps)
     factor, channels = model.autoencoder.config.factor, model.autoencoder.config.latent_channels
@@ -230,11 +230,11 @@ def pipeline_map(
     here: str | None = None,
     own: Mapping[str, tuple[int, int]] = MappingProxyType({}),
 ) -> "Figure":
-    """The map of the whole: the parts of Stable Diffusion, and the shapes that flow between them.
+    """The complete map: the parts of Stable Diffusion, and the shapes that flow between them.
 
-    shapes: from `measure_shapes`. steps: how often the loop runs. pictures: the noise, decoded, and what became of it.
-    here: the part where the reader is. own: how many of a part's exercises the reader has solved, and of how many:
-    {"noise": (1, 3)}. A bar shows it; a part that is all the reader's own is green, with a tick. A part without
+    shapes: from `measure_shapes`. steps: how often the loop runs. pictures: the noise, decoded, and the final picture.
+    here: the part where the reader is. own: how many of a part's exercises the reader has solved, and out of how many:
+    {"noise": (1, 3)}. A bar shows it; a part that is entirely the reader's own is green, with a tick. A part without
     exercises names its lesson.
     Raises ValueError when a part is not on the map.
     """
@@ -242,7 +242,7 @@ def pipeline_map(
     from matplotlib.patches import FancyBboxPatch
 
     if unknown := {*own, here or "UNet"} - set(MAP):
-        raise ValueError(f"{', '.join(sorted(unknown))}: not on the map, only {', '.join(MAP)}")
+        raise ValueError(f"{', '.join(sorted(unknown))}: not on the map; accepted: {', '.join(MAP)}")
     fig, ax = plt.subplots(figsize=(13, 4.7), layout="constrained")
 
     def box(x: float, y: float, width: float, height: float, **style: Any) -> None:

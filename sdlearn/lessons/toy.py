@@ -1,6 +1,6 @@
-"""Points in the plane: data on which diffusion runs in seconds, and whose score is known exactly.
+"""Points in the plane: data for which diffusion takes seconds, and whose score is known exactly.
 
-All point sets are pure functions of a CPU generator, lie around 0, and have a variance of about 1, as latents have.
+All point sets are pure functions of a CPU generator, are centred on 0, and have a variance of about 1, like latents.
 """
 
 import math
@@ -23,7 +23,7 @@ def two_moons(count: int, generator: torch.Generator, noise: float = 0.08) -> Te
 
 def spiral(count: int, generator: torch.Generator, noise: float = 0.05) -> Tensor:
     """A spiral of two turns, float32, (N, 2). noise: standard deviation across the line."""
-    turn = torch.rand(count, generator=generator).sqrt()  # the root: points lie equally dense along the line
+    turn = torch.rand(count, generator=generator).sqrt()  # the root: points are equally dense along the line
     angle = 4 * math.pi * turn
     line = 2 * turn[:, None] * torch.stack([angle.cos(), angle.sin()], dim=1)
     return line + noise * torch.randn(count, 2, generator=generator)
@@ -81,7 +81,7 @@ class GaussianMixture:
         return GaussianMixture(signal_rate * self.means.double(), variances**0.5, self.weights)
 
     def x0(self, x: Tensor, signal_rate: Tensor | float, noise_rate: Tensor | float) -> Tensor:
-        """The mean of all x_0 that x = signal_rate · x_0 + noise_rate · epsilon may come from, (N, D) -> (N, D).
+        """The mean of all x_0 that x = signal_rate · x_0 + noise_rate · epsilon can come from, (N, D) -> (N, D).
 
         It is what a perfect network predicts. Each Gaussian alone gives a linear answer; the shares mix them.
         """
@@ -125,5 +125,5 @@ def energy_distance(a: Tensor, b: Tensor) -> Tensor:
     2 · mean |a − b| − mean |a − a'| − mean |b − b'|, over all pairs (Székely & Rizzo 2013). The unit is that of the
     points.
     """
-    within = [torch.cdist(x, x).sum() / (len(x) * (len(x) - 1)) for x in (a, b)]  # a point is no pair with itself
+    within = [torch.cdist(x, x).sum() / (len(x) * (len(x) - 1)) for x in (a, b)]  # a point isn't paired with itself
     return 2 * torch.cdist(a, b).mean() - within[0] - within[1]

@@ -10,7 +10,7 @@ from sdlearn.lessons.mlp import FREQUENCIES, with_waves
 
 
 class PointMLP(nn.Module):
-    """Three hidden layers for points (B, D). With `waves` it sees coarse and fine where a point is, as DenoisingMLP."""
+    """Three hidden layers for points (B, D). With `waves` it sees positions like DenoisingMLP."""
 
     def __init__(self, outputs: int, dimensions: int = 2, width: int = 128, waves: bool = False) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ def train_gan(
     """
     rng = torch.Generator().manual_seed(seed)
     optimizers = [
-        torch.optim.Adam(network.parameters(), learning_rate, betas=(0.5, 0.999), fused=True)  # as GANs need it: DCGAN
+        torch.optim.Adam(network.parameters(), learning_rate, betas=(0.5, 0.999), fused=True)  # DCGAN's betas
         for network in (discriminator, generator)
     ]
     decays = [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps) for optimizer in optimizers]

@@ -27,18 +27,18 @@ def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None = None) ->
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
     """softmax(QKᵀ / √D) V. (B, N, T, D), (B, N, S, D), (B, N, S, D) -> (B, N, T, D), in the dtype of `value`.
 
-    PyTorch's fused kernel never stores the weights. Query and key may have more precision than `value`: then the
-    weights are computed in theirs.
+    PyTorch's fused kernel never stores the weights. Query and key can have a higher precision than `value`: then the
+    weights are computed in it.
     """
     return F.scaled_dot_product_attention(query, key, value.to(query.dtype), attn_mask=mask).to(value.dtype)
 
 
 class Attention(nn.Module):
-    """Multi-head attention: Q from `x`, K and V from `context`, or from `x` itself where there is no context.
+    """Multi-head attention: Q from `x`, K and V from `context`, or from `x` itself without a context.
 
-    Q, K and V are activations; what is learned are the matrices `to_q`, `to_k`, `to_v` and `to_out`. With `upcast`
-    the weights are computed in float32 where the rest is in half precision, for which the logits of Stable Diffusion
-    2.1 grow too large. In float32 it changes nothing.
+    Q, K and V are activations; the matrices `to_q`, `to_k`, `to_v` and `to_out` are learned. With `upcast` the weights
+    are computed in float32 even if the rest is in half precision, for which the logits of Stable Diffusion 2.1 grow too
+    large. In float32 it changes nothing.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Attention(nn.Module):
         return self.to_out[0](out.transpose(1, 2).flatten(2))  # (B, N, T, D) -> (B, T, C)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """`attention`, step by step where the weights are recorded: the fused kernel never shows them."""
+        """`attention`, step by step while the weights are recorded: the fused kernel never returns them."""
         if self.maps is None:
             return attention(query, key, value)
         weights = attention_weights(query, key)
@@ -81,7 +81,7 @@ class Attention(nn.Module):
 
 
 class GEGLU(nn.Module):
-    """A linear layer whose one half is gated by GELU of the other ("GLU Variants", arXiv 2002.05202, equation 5)."""
+    """A linear layer, half of its output gated by GELU of the rest ("GLU Variants", arXiv 2002.05202, equation 5)."""
 
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__()
@@ -110,7 +110,6 @@ class FeedForward(nn.Module):
 
 class TransformerBlock(nn.Module):
     """Self-attention, cross-attention to the text, feed-forward; each normalised before and added to its input.
-
     With `only_cross_attention` the first attention looks at the text as well, in place of the picture itself: the
     upscaler has far too many pixels to compare each with every other.
     """

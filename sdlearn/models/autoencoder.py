@@ -48,7 +48,7 @@ class AutoencoderConfig(Config):
         check_counts(self, "in_channels", "out_channels", "layers_per_block", "latent_channels", "sample_size")
         check_groups(self)
         if not self.scaling_factor > 0:
-            raise ValueError(f"scaling_factor = {self.scaling_factor!r} is not supported, only numbers above 0")
+            raise ValueError(f"scaling_factor = {self.scaling_factor!r} is not supported; accepted: numbers above 0")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], file: str = "config.json") -> "AutoencoderConfig":
@@ -56,7 +56,7 @@ class AutoencoderConfig(Config):
         for key, kind in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
             types = [kind] * len(config.block_out_channels)
             if values.get(key, types) not in (types, tuple(types)):
-                raise ValueError(f"{file}: {key} = {values[key]!r} is not supported, only {types}")
+                raise ValueError(f"{file}: {key} = {values[key]!r} is not supported; accepted: {types}")
         return config
 
     def to_dict(self) -> dict[str, Any]:
@@ -108,7 +108,7 @@ class PixelAttention(Attention):
 
 
 class Level(nn.Module):
-    """ResnetBlocks, then perhaps a change of size. One class serves the way down and the way up."""
+    """ResnetBlocks, then perhaps a change of size. One class for both the way down and the way up."""
 
     def __init__(self, resnets: list[nn.Module], *, down: nn.Module | None = None, up: nn.Module | None = None) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents to pictures. Each level has one ResnetBlock more than the encoder's."""
+    """Latents to pictures. Each level has one more ResnetBlock than the encoder's."""
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 class ResnetBlock(nn.Module):
     """Two normalised 3×3 convolutions, the time embedding added between them, the input added after them.
 
-    Source: the residual block of DDPM (arXiv 2006.11239, appendix B), which has it from Wide ResNet.
+    Source: the residual block of DDPM (arXiv 2006.11239, appendix B), taken from Wide ResNet.
     """
 
     def __init__(
@@ -35,9 +35,9 @@ class ResnetBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Half the height and width by a convolution of stride 2; the number of channels stays.
+    """Halve the height and width by a convolution of stride 2; the number of channels stays the same.
 
-    The UNet pads one pixel on every side. The autoencoder pads only right and below (`symmetric=False`).
+    The UNet pads one pixel on every side. The autoencoder pads only at the right and the bottom (`symmetric=False`).
     """
 
     def __init__(self, channels: int, symmetric: bool = True) -> None:
@@ -51,7 +51,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Twice the height and width: repeat each pixel, then smooth by a convolution; the number of channels stays."""
+    """Double the height and width: repeat each pixel, then smooth by a convolution. The channels stay the same."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -72,7 +72,7 @@ class CLIPConfig(Config):
 
 
 class VisionEmbeddings(nn.Module):
-    """Cuts an image into patches, one vector each, and puts a learned "class" token in front, to stand for all."""
+    """Cuts an image into patches, one vector each, and prepends a learned "class" token, to represent them all."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -89,14 +89,14 @@ class VisionEmbeddings(nn.Module):
         if pixels.ndim != 4 or pixels.shape[1:] != self.image_shape:
             channels, height, width = self.image_shape
             accepted = f"(B, {channels}, {height}, {width})"
-            raise ValueError(f"pixels have the shape {tuple(pixels.shape)}; accepted is {accepted}")
+            raise ValueError(f"pixels have the shape {tuple(pixels.shape)}; accepted: {accepted}")
         patches = self.patch_embedding(pixels).flatten(2).transpose(1, 2)  # (B, C, h, w) -> (B, h*w, C)
         class_token = self.class_embedding.expand(len(pixels), 1, -1)  # (C) -> (B, 1, C)
         return torch.cat([class_token, patches], dim=1) + self.position_embedding.weight
 
 
 class VisionTransformer(nn.Module):
-    """The image tower of CLIP: the layers of the text tower, but without a mask: every patch sees every other."""
+    """The image tower of CLIP: the layers of the text tower without the mask: every patch sees every other."""
 
     def __init__(
         self, config: VisionConfig, *, vision_layer: Callable[[TransformerConfig], nn.Module] = TextLayer
@@ -115,7 +115,7 @@ class VisionTransformer(nn.Module):
 
 
 class CLIP(nn.Module):
-    """Both towers, and a linear map from each into one space where a picture lies close to its caption."""
+    """Both towers, and a linear map from each into a shared space where a picture is close to its caption."""
 
     parts: ClassVar[tuple[str, ...]] = ("text_layer", "vision_layer")
 
@@ -153,18 +153,18 @@ def similarity(image_features: Tensor, text_features: Tensor) -> Tensor:
 def contrastive_loss(
     image_features: Tensor, text_features: Tensor, logit_scale: Tensor, same: Tensor | None = None
 ) -> Tensor:
-    """How badly each image finds its caption, and each caption its image, among those of the batch (figure 3).
+    """How badly each image matches its caption, and each caption its image, within the batch (figure 3).
 
     Args:
-        image_features, text_features: (B, P), row i of one belongs to row i of the other; need not be normalised.
+        image_features, text_features: (B, P), row i of one belongs to row i of the other; they need not be normalised.
         logit_scale: the logarithm of the factor on the cosines, CLIP's learned parameter.
-        same: (B, B) bool, True where text j also describes image i. Off the diagonal such pairs are neither right
+        same: (B, B) bool, True where text j also describes image i. Off the diagonal such pairs are neither correct
             nor wrong, so they are left out. Without it, equal captions in a batch would be pushed apart.
 
     Returns the mean of both cross-entropies, in nats; log(B) is the loss of guessing.
 
     Raises:
-        ValueError: the features or `same` are of other shapes.
+        ValueError: the features or `same` have other shapes.
     """
     check_pairs(image_features, text_features, same)
     logits = logit_scale.exp() * similarity(image_features, text_features)  # (B, B)
@@ -176,10 +176,10 @@ def contrastive_loss(
 
 
 def check_pairs(image_features: Tensor, text_features: Tensor, same: Tensor | None) -> None:
-    """Raises ValueError unless the features are (B, P) both, and `same` is (B, B) of bool, or None."""
+    """Raises ValueError unless both features are (B, P), and `same` is (B, B) and bool, or None."""
     shapes, batch = (tuple(image_features.shape), tuple(text_features.shape)), len(image_features)
     if shapes[0] != shapes[1] or image_features.ndim != 2:
-        raise ValueError(f"the features have the shapes {shapes[0]} and {shapes[1]}; accepted is (B, P) for both")
+        raise ValueError(f"the features have the shapes {shapes[0]} and {shapes[1]}; accepted: (B, P) for both")
     if same is not None and (same.shape != (batch, batch) or same.dtype != torch.bool):
         accepted = f"torch.bool of shape {(batch, batch)}"
-        raise ValueError(f"same is {same.dtype} of shape {tuple(same.shape)}; accepted is {accepted}")
+        raise ValueError(f"same is {same.dtype} of shape {tuple(same.shape)}; accepted: {accepted}")

@@ -54,9 +54,9 @@ class TransformerConfig(Config):
         check_counts(self, "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
         check_counts(self, "projection_dim")
         if self.hidden_act not in ACTIVATIONS:
-            raise ValueError(f"hidden_act = {self.hidden_act!r} is not supported, only {' or '.join(ACTIVATIONS)}")
+            raise ValueError(f"hidden_act = {self.hidden_act!r} is not supported; accepted: {' or '.join(ACTIVATIONS)}")
         if not self.layer_norm_eps > 0:
-            raise ValueError(f"layer_norm_eps = {self.layer_norm_eps!r} is not supported, only numbers above 0")
+            raise ValueError(f"layer_norm_eps = {self.layer_norm_eps!r} is not supported; accepted: numbers above 0")
         if self.hidden_size % self.num_attention_heads:
             heads = self.num_attention_heads
             raise ValueError(f"hidden_size = {self.hidden_size} is not a multiple of num_attention_heads = {heads}")
@@ -68,9 +68,9 @@ class TextConfig(TransformerConfig):
 
     vocab_size: int = 49408
     max_position_embeddings: int = 77
-    bos_token_id: int | None = 49406  # the network reads neither of these two; programs that read the file do
+    bos_token_id: int | None = 49406  # the network doesn't use these two; programs that read the file do
     pad_token_id: int | None = 49407
-    eos_token_id: int = 49407  # old files say 2, which is wrong; see TextTransformer.pool
+    eos_token_id: int = 49407  # old files have 2, which is wrong; see TextTransformer.pool
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -125,7 +125,7 @@ class MLP(nn.Module):
 class TextLayer(nn.Module):
     """One transformer layer: attention, then the MLP, each normalised before and added to its input.
 
-    Both towers are made of it; the image tower gives no mask.
+    Both towers are made of it; the image tower passes no mask.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -193,8 +193,8 @@ class TextTransformer(nn.Module):
     def pool(self, hidden: Tensor, ids: Tensor) -> Tensor:
         """The vector of the first end-of-text token, the first to see all of the text. (B, T, C), (B, T) -> (B, C).
 
-        Files written before 2023 hold 2 as the id of the end, which is wrong. For these the end is the highest id of
-        a row, as in OpenAI's code and in Transformers.
+        Files written before 2023 have a wrong end id, 2. For these the end is the highest id in a row, as in OpenAI's
+        code and in Transformers.
 
         Raises:
             ValueError: a row has no end-of-text token.
@@ -241,9 +241,9 @@ def causal_mask(tokens: int, like: Tensor) -> Tensor:
 def check_ids(ids: Tensor, vocabulary: int, longest: int) -> None:
     """Raises ValueError unless ids are whole numbers (B, T) of the vocabulary, T from 1 to `longest`."""
     if ids.dtype not in (torch.int64, torch.int32):
-        raise ValueError(f"ids are {ids.dtype}; accepted are whole numbers, torch.int64 or torch.int32")
+        raise ValueError(f"ids are {ids.dtype}; accepted: whole numbers, torch.int64 or torch.int32")
     if ids.ndim != 2 or not 0 < ids.shape[1] <= longest:
-        raise ValueError(f"ids have the shape {tuple(ids.shape)}; accepted is (B, T) with T from 1 to {longest}")
+        raise ValueError(f"ids have the shape {tuple(ids.shape)}; accepted: (B, T) with T from 1 to {longest}")
     if ((ids < 0) | (ids >= vocabulary)).any():
         raise ValueError(f"ids are from {ids.min()} to {ids.max()}; the vocabulary is from 0 to {vocabulary - 1}")
 

@@ -1,4 +1,4 @@
-"""The UNet: predicts the noise (or v) in the latents, told the time and the text.
+"""The UNet: predicts the noise (or v) in the latents, given the time and the text.
 
 Source: "High-Resolution Image Synthesis with Latent Diffusion Models" (arXiv 2112.10752), as in Stable
 Diffusion 1 and 2, with their inpainting, depth and upscaling models. Parameter names are those of Diffusers'
@@ -72,19 +72,19 @@ class UNetConfig(Config):
         for key in ("attention_head_dim", "only_cross_attention"):
             value = getattr(self, key)
             if isinstance(value, tuple) and len(value) != levels:
-                raise ValueError(f"{key} = {value!r} is not supported, only one value for all levels, or {levels}")
+                raise ValueError(f"{key} = {value!r} is not supported; accepted: one value for all levels, or {levels}")
         for key, kinds in (("down_block_types", self.down_block_types), ("up_block_types", self.up_block_types)):
             name = "DownBlock2D" if key.startswith("down") else "UpBlock2D"
             for kind in kinds:
                 if kind not in (name, f"CrossAttn{name}"):
-                    raise ValueError(f"{key} = {kind!r} is not supported, only {name!r} or 'CrossAttn{name}'")
+                    raise ValueError(f"{key} = {kind!r} is not supported; accepted: {name!r} or 'CrossAttn{name}'")
         check_groups(self)
         for level, width in enumerate(self.block_out_channels):
             if self.attends(level) and width % self.heads(level):
                 raise ValueError(f"attention_head_dim = {self.attention_head_dim!r} does not divide {width} channels")
 
     def attends(self, level: int) -> bool:
-        """Whether a level has attention; the middle block always has, and counts as the last level."""
+        """Whether a level has attention; the middle block always does, and counts as the last level."""
         kinds = self.down_block_types[level], self.up_block_types[-1 - level]
         return level == len(self.block_out_channels) - 1 or any(kind.startswith("CrossAttn") for kind in kinds)
 
@@ -93,7 +93,7 @@ class UNetConfig(Config):
         return self.attention_head_dim if isinstance(self.attention_head_dim, int) else self.attention_head_dim[level]
 
     def lacks_self_attention(self, level: int) -> bool:
-        """Whether a level's transformers look at the text alone. The middle block's never do."""
+        """Whether a level's transformers look only at the text. The middle block's never do."""
         lacks = self.only_cross_attention
         return lacks if isinstance(lacks, bool) else lacks[level]
 
@@ -110,7 +110,7 @@ def timestep_embedding(t: Tensor, channels: int) -> Tensor:
 
 
 class TimestepEmbedding(nn.Module):
-    """Two linear layers that turn the sinusoids into what every ResnetBlock is told of the time."""
+    """Two linear layers that turn the sinusoids into the time embedding that every ResnetBlock gets."""
 
     def __init__(self, channels: int, time_channels: int) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class TimestepEmbedding(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """ResnetBlocks, each followed by a transformer if the level attends; then half the size, save at the last level."""
+    """ResnetBlocks, each followed by a transformer if the level attends; then half the size, except at the last."""
 
     def __init__(
         self,
@@ -206,7 +206,7 @@ class UpBlock(nn.Module):
 
 @dataclass(frozen=True)
 class UNetParts:
-    """The classes that a UNet is assembled from. A learner's own class goes into every place of ours."""
+    """The classes that a UNet is assembled from. A learner's own class replaces ours everywhere."""
 
     resnet_block: Callable[..., nn.Module] = ResnetBlock
     downsample: Callable[..., nn.Module] = Downsample
@@ -220,7 +220,7 @@ class UNetParts:
     def transformer(self, config: UNetConfig, level: int, middle: bool = False) -> nn.Module:
         """A transformer as a level needs it, 0 being the one with the most pixels.
 
-        What is at its default is not passed on: a learner's class need not know the options of other models.
+        Options at their defaults are not passed on: a learner's class need not support those of other models.
         """
         inner, outer = {}, {}
         if self.attention is not Attention or config.upcast_attention:
@@ -264,7 +264,7 @@ class UNet(nn.Module):
             self.class_embedding = nn.Embedding(config.num_class_embeds, time_channels)
 
         self.down_blocks = nn.ModuleList()
-        skips = [widths[0]]  # the channels of every skip, in the order in which the way down makes them
+        skips = [widths[0]]  # the channels of every skip, in the order of the way down
         for level, (width, kind) in enumerate(zip(widths, config.down_block_types, strict=True)):
             channels = [skips[-1]] + [width] * (layers - 1)  # into each ResnetBlock
             downsample = part.downsample if level < last else None
@@ -286,7 +286,7 @@ class UNet(nn.Module):
         self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
 
     def embed_time(self, x: Tensor, t: Tensor | float, class_labels: Tensor | None) -> Tensor:
-        """What the ResnetBlocks are told of the time, and of the class if there is one. -> (B, time_channels)."""
+        """The embedding of the time, and of the class if there is one, for the ResnetBlocks. -> (B, time_channels)."""
         t = torch.as_tensor(t, device=x.device).expand(len(x))  # (B,)
         time = self.time_embedding(timestep_embedding(t, self.config.block_out_channels[0]).to(x.dtype))
         return time if class_labels is None else time + self.class_embedding(class_labels)
@@ -303,7 +303,7 @@ class UNet(nn.Module):
         """Predict, at time `t`, the noise or v in `x`: (B, in_channels, H, W) -> (B, out_channels, H, W).
 
         Args:
-            x: noisy latents, and behind them the channels of what else is known (a mask, a depth map, a small
+            x: noisy latents, followed by the channels of any other input (a mask, a depth map, a small
                 picture); H and W divisible by 2^(levels − 1).
             t: timestep, 0 to 999; one for all, or (B,).
             context: the encoded text (B, T, cross_attention_dim).
@@ -311,7 +311,7 @@ class UNet(nn.Module):
             residuals: what a ControlNet adds to each skip, and to the middle block's output.
 
         Raises:
-            ValueError: a shape does not fit, or class_labels are missing, of no use, or out of range.
+            ValueError: a shape doesn't fit, or class_labels are missing, not applicable, or out of range.
         """
         check_inputs(self.config, x, context, class_labels)
         time = self.embed_time(x, t, class_labels)  # (B, time_channels)
@@ -330,9 +330,9 @@ class UNet(nn.Module):
 
 
 def check_inputs(config: UNetConfig, x: Tensor, context: Tensor, class_labels: Tensor | None) -> None:
-    """Raises ValueError unless the UNet of this configuration takes them.
+    """Raises ValueError unless a UNet of this configuration accepts them.
 
-    How high labels are is looked at on the CPU alone: elsewhere every step would wait for the device.
+    The range of labels is checked only on the CPU: elsewhere every step would wait for the device.
     """
     check_shape("the UNet", x, config.in_channels, 2 ** (len(config.block_out_channels) - 1))
     if context.ndim != 3 or len(context) != len(x) or context.shape[2] != config.cross_attention_dim:
@@ -346,6 +346,6 @@ def check_inputs(config: UNetConfig, x: Tensor, context: Tensor, class_labels: T
     if class_labels.shape != (len(x),):
         raise ValueError(f"class_labels must have the shape ({len(x)},), not {tuple(class_labels.shape)}")
     if class_labels.dtype not in (torch.int64, torch.int32):
-        raise ValueError(f"class_labels are {class_labels.dtype}; accepted are whole numbers, torch.int64 or int32")
+        raise ValueError(f"class_labels are {class_labels.dtype}; accepted: whole numbers, torch.int64 or int32")
     if class_labels.device.type == "cpu" and not all(0 <= label < classes for label in class_labels.tolist()):
         raise ValueError(f"class_labels = {class_labels.tolist()}, must be from 0 to {classes - 1}")

@@ -1,4 +1,4 @@
-"""CLIP beside a model: the folder `clip/` holds all of it but the text tower, which is the model's `text_encoder/`."""
+"""CLIP next to a model: `clip/` holds everything but the text tower, which is the model's `text_encoder/`."""
 
 from pathlib import Path
 
@@ -11,13 +11,13 @@ from sdlearn.models.text import TextConfig, TextEncoder
 from sdlearn.storage.folder import build, load_part
 from sdlearn.storage.weights import load_weights
 
-# Transformers would take a model.safetensors for the whole, and draw the weights that it misses at random.
+# Transformers would take a model.safetensors for the complete CLIP, and fill the missing weights at random.
 WEIGHTS = "without_text_model.safetensors"
 NOTE = "The weights of text_model are in ../text_encoder. sdlearn.storage.clip.load_clip joins them."
 
 
 def save_clip(clip: CLIP, folder: Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write `clip/` into a model folder whose `text_encoder/` is there: vision tower, projections and logit_scale.
+    """Write `clip/` into a model folder that has a `text_encoder/`: vision tower, projections and logit_scale.
 
     Raises:
         ValueError: the folder's text encoder is not CLIP's text tower, to the last bit of the dtype.

@@ -1,8 +1,8 @@
-"""The CompVis layout: how the single files of the original programs, and those on Civitai, name and shape the weights.
+"""The CompVis layout: the names and shapes of weights in the original programs' single files, and those on Civitai.
 
-Such a file holds all networks in one flat list of tensors, and no configuration and no tokenizer. Here is the one map
-between our names, which are those of Diffusers, and its names. It is used both ways: `CompVis.place` says where a
-weight of ours stands, to read it there or to write it there.
+Such a file holds all networks in one flat list of tensors, without configuration or tokenizer. This is the one map
+between our names, which are those of Diffusers, and its names. It works both ways: `CompVis.place` returns where a
+weight of ours is stored, for reading and for writing.
 
 The names are those of the modules in CompVis' "latent-diffusion" and Stability AI's "stablediffusion" programs.
 """
@@ -20,7 +20,7 @@ from sdlearn.tasks.kinds import KINDS, kinds
 UNET, EMA, AUTOENCODER = "model.diffusion_model.", "model_ema.", "first_stage_model."
 CLIP, OPEN_CLIP = "cond_stage_model.transformer.", "cond_stage_model.model."  # of SD 1, of SD 2
 
-# What a file may hold besides: averages of the weights, the noise schedule, parts of CLIP and of the autoencoder's
+# What else a file can hold: averages of the weights, the noise schedule, pieces of CLIP and of the autoencoder's
 # training that drawing doesn't need, the network that estimates depth. Any other name is an error.
 IGNORED = (
     *(EMA, "betas", "alphas_cumprod", "sqrt_", "log_one_minus_alphas_cumprod", "posterior_", "lvlb_weights", "logvar"),
@@ -30,7 +30,7 @@ IGNORED = (
     *(f"{AUTOENCODER}loss.", "depth_model."),
 )
 
-# Names that tell other kinds of files.
+# Names that identify other kinds of files.
 OTHER_FILES = {
     "double_blocks.": "Flux",
     "joint_blocks.": "Stable Diffusion 3",
@@ -89,7 +89,7 @@ OPEN_CLIP_TOP = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where a weight stands in a file: the name and shape of the stored tensor, and if only a third of it, which one.
+    """Where a weight is in a file: the name and shape of the stored tensor, and which third of it, if only a third.
 
     OpenCLIP keeps the matrices of query, key and value in one: third 0, 1 and 2.
     """
@@ -123,7 +123,7 @@ def unet_key(name: str, config: UNetConfig) -> str:
             return f"output_blocks.{int(level) * period + int(i)}.0.{RESNET.get(layer, layer)}.{kind}"
         case ["up_blocks", level, "attentions", i, *rest]:
             return f"output_blocks.{int(level) * period + int(i)}.1.{'.'.join(rest)}"
-        case ["up_blocks", level, "upsamplers", _, "conv", kind]:  # comes after the attention, where there is one
+        case ["up_blocks", level, "upsamplers", _, "conv", kind]:  # after the attention, if the level has it
             after = 2 if config.up_block_types[int(level)].startswith("CrossAttn") else 1
             return f"output_blocks.{int(level) * period + period - 1}.{after}.conv.{kind}"
         case ["conv_norm_out", kind]:
@@ -154,7 +154,7 @@ def autoencoder_key(name: str, config: AutoencoderConfig) -> str:
 
 
 def open_clip_key(name: str) -> tuple[str, int | None]:
-    """The name in OpenCLIP, and which third of that tensor if it is not all of it."""
+    """The name in OpenCLIP, and which third of that tensor, unless it is all of it."""
     match name.split("."):
         case ["text_model", "encoder", "layers", i, "self_attn", "q_proj" | "k_proj" | "v_proj" as matrix, kind]:
             return f"transformer.resblocks.{i}.attn.in_proj_{kind}", "qkv".index(matrix[0])
@@ -166,7 +166,7 @@ def open_clip_key(name: str) -> tuple[str, int | None]:
 
 @dataclass(frozen=True)
 class CompVis:
-    """The layout of one file: the configurations of its networks, whose text encoder it has, which weights to take."""
+    """The layout of one file: the configurations of its networks, whose text encoder it has, which weights to use."""
 
     text_encoder: TextConfig
     vae: AutoencoderConfig
@@ -175,7 +175,7 @@ class CompVis:
     ema: bool = False
 
     def place(self, name: str, shape: tuple[int, ...], stored: Mapping[str, tuple[int, ...]]) -> Place:
-        """Where the weight `name` ("unet.conv_in.weight") of this shape stands; `stored` are the shapes in the file."""
+        """Where the weight `name` ("unet.conv_in.weight") of this shape is; `stored` are the shapes in the file."""
         network, _, name = name.partition(".")
         if network == "unet":
             key = UNET + unet_key(name, self.unet)
@@ -188,13 +188,13 @@ class CompVis:
             key, third = open_clip_key(name)
             return Place(OPEN_CLIP + key, shape if third is None else (3 * shape[0], *shape[1:]), third)
         key = CLIP + name
-        short = CLIP + name.removeprefix("text_model.")  # some programs write it so
+        short = CLIP + name.removeprefix("text_model.")  # some programs write it like this
         return Place(short if short in stored and key not in stored else key, shape)
 
     def ignores(self, key: str) -> bool:
-        """Whether a tensor that no weight of ours stands in may be there.
+        """Whether a tensor that holds none of our weights is allowed.
 
-        OpenCLIP's last layer may: Stable Diffusion 2 reads what comes out of the one before it.
+        OpenCLIP's last layer is: Stable Diffusion 2 uses the output of the layer before it.
         """
         last = f"{OPEN_CLIP}transformer.resblocks.{self.text_encoder.num_hidden_layers}."
         plain = (UNET,) if self.ema else ()
@@ -202,11 +202,11 @@ class CompVis:
 
 
 def check_kind(keys: Iterable[str], file: Path) -> None:
-    """Raises ValueError, with the name of what the file holds if we know it, unless it has the CompVis layout."""
+    """Raises ValueError unless the file has the CompVis layout; names what it holds instead, if known."""
     keys = list(keys)
     for part, kind in OTHER_FILES.items():
         if any(part in key for key in keys):
-            raise ValueError(f"{file} holds {kind}, which is not supported, only Stable Diffusion 1 and 2")
+            raise ValueError(f"{file} holds {kind}, which is not supported; accepted: Stable Diffusion 1 and 2")
     if f"{UNET}input_blocks.0.0.weight" not in keys:
         raise ValueError(
             f"{file} holds no Stable Diffusion in the CompVis layout: it has no {UNET}input_blocks.0.0.weight"
@@ -214,7 +214,7 @@ def check_kind(keys: Iterable[str], file: Path) -> None:
 
 
 def identify(stored: Mapping[str, tuple[int, ...]], file: Path) -> dict[str, Config]:
-    """The configurations of the networks in a file of Stable Diffusion 1 or 2, told from its names and shapes.
+    """The configurations of the networks in a file of Stable Diffusion 1 or 2, recognised by names and shapes.
 
     Raises:
         ValueError: it holds something else.

@@ -35,19 +35,19 @@ NETWORKS: dict[str, tuple[Callable[..., nn.Module], type[Config], str]] = {  # t
     "unet": (UNet, UNetConfig, "unet"),
 }
 # The ×4 upscaler's vae/config.json lacks its scaling factor, or holds the 0.18215 that programs fill in for it. So
-# Diffusers' StableDiffusionUpscalePipeline takes this one whatever the file says.
+# Diffusers' StableDiffusionUpscalePipeline uses this value, whatever is in the file.
 UPSCALER, UPSCALER_SCALING_FACTOR = "StableDiffusionUpscalePipeline", 0.08333
-DIFFUSERS_VERSION = "0.35.0"  # of the layout that we write; Diffusers' inpainting refuses folders that don't say
+DIFFUSERS_VERSION = "0.35.0"  # of the layout that we write; Diffusers' inpainting refuses folders without it
 OTHER_MODELS = {"StableDiffusionXL": "Stable Diffusion XL", "StableDiffusion3": "Stable Diffusion 3", "Flux": "Flux"}
 ACCEPTED = (
-    "accepted is a model folder in the Diffusers layout, a .safetensors or .ckpt file in the CompVis layout, or a "
+    "accepted: a model folder in the Diffusers layout, a .safetensors or .ckpt file in the CompVis layout, or a "
     "model's name on the Hugging Face hub, owner/name"
 )
 
 
 @dataclass(frozen=True)
 class Description:
-    """All of a model but its weights."""
+    """Everything about a model but its weights."""
 
     configs: dict[str, Config]  # of the text_encoder, the vae and the unet
     schedule: ScheduleConfig
@@ -70,13 +70,13 @@ def describe_folder(folder: Path, make_tokenizer: type[Tokenizer]) -> Descriptio
 
 
 def check_folder(folder: Path) -> None:
-    """Raises FileNotFoundError or ValueError unless the folder holds a model that we know, with all its parts."""
+    """Raises FileNotFoundError or ValueError unless the folder holds a model of a known kind, with all its parts."""
     if not (folder / "model_index.json").is_file():
         raise FileNotFoundError(f"{folder} has no model_index.json; {ACCEPTED}")
     kind = str(read_json(folder / "model_index.json").get("_class_name"))
     if kind not in KINDS:
         known = next((f" ({name})" for prefix, name in OTHER_MODELS.items() if kind.startswith(prefix)), "")
-        raise ValueError(f"{folder} holds a {kind}{known}, which is not supported, only {', '.join(KINDS)}")
+        raise ValueError(f"{folder} holds a {kind}{known}, which is not supported; accepted: {', '.join(KINDS)}")
     if missing := [name for name in FOLDERS if not (folder / name).is_dir()]:
         raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}; a model folder has {', '.join(FOLDERS)}")
 
@@ -110,8 +110,8 @@ def build(
 ) -> nn.Module:
     """A network without weights, assembled from the given classes; `load_weights` fills it.
 
-    On the meta device nothing is allocated or drawn, only to be overwritten. A learner's class may compute tensors in
-    its __init__, and those are needed.
+    On the meta device nothing is allocated or initialised only to be overwritten. A learner's class may compute tensors
+    in its __init__, and those are needed.
     """
     with torch.device("cpu" if parts else "meta"):
         return model_class(config, **parts)
@@ -139,9 +139,9 @@ def load_part(
     dtype: torch.dtype = torch.float32,
     **parts: Callable[..., nn.Module],
 ) -> nn.Module:
-    """Build a network from `config.json`, of the given classes for its parts, and load its weights strictly.
+    """Build a network from `config.json`, with the given classes as its parts, and load its weights strictly.
 
-    Weights stored in half precision are loaded as `dtype`. They are frozen: who trains the network must say so, by
+    Weights stored in half precision are loaded as `dtype`. They are frozen: to train the network, call
     `requires_grad_(True)`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Where a model is: in a folder, in a file, or on the Hugging Face hub, from where it is fetched."""
+"""Where a model is: in a folder, in a file, or on the Hugging Face hub, from which it is downloaded."""
 
 import re
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def find_model(source: str | Path) -> tuple[Path, str]:
-    """Where a model is, a folder or a file, and its name. One that is not here is fetched from the hub."""
+    """Where a model is, a folder or a file, and its name. If it isn't here, it is downloaded from the hub."""
     path = Path(source).expanduser()
     if path.is_dir():
         return path, path.resolve().name
@@ -32,10 +32,10 @@ def find_model(source: str | Path) -> tuple[Path, str]:
 def fetch(name: str, files: Iterable[str]) -> Path:
     """Files of a model on the Hugging Face hub: the folder in huggingface_hub's cache, once all that exist are there.
 
-    `files` may hold `*`. With HF_HUB_OFFLINE=1 in the environment only the cache is looked at.
+    `files` may hold `*`. With HF_HUB_OFFLINE=1 in the environment only the cache is used.
 
     Raises:
-        FileNotFoundError: there is no such model, or no access to it, or it is neither in the cache nor can be reached.
+        FileNotFoundError: there is no such model, no access to it, or it is not cached and the hub can't be reached.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
@@ -49,7 +49,7 @@ def fetch(name: str, files: Iterable[str]) -> Path:
 
 
 def fetch_weights(name: str, parts: Iterable[str]) -> None:
-    """Fetch the weights of a model's parts from the hub: safetensors, or pickles where it has no others."""
+    """Fetch the weights of a model's parts from the hub: safetensors, or pickles if there are no safetensors."""
     for part in parts:
         for kind in (SAFETENSORS, PICKLES):
             folder = fetch(name, [f"{part}/{file}" for file in kind])

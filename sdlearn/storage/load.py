@@ -1,4 +1,4 @@
-"""Loading a model: from a folder, a single file or the hub, with parts of the caller's own."""
+"""Loading a model: from a folder, a single file or the hub, with the caller's own parts."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -38,25 +38,25 @@ def load(
     ema: bool = False,
     prediction_type: str | None = None,
 ) -> StableDiffusion:
-    """Load a model. Its weights are frozen: they take no gradients unless `requires_grad_(True)` says so.
+    """Load a model. Its weights are frozen: they get no gradients until you call `requires_grad_(True)`.
 
     Args:
         source: a model folder in the Diffusers layout; a .safetensors or .ckpt file of Stable Diffusion 1 or 2 in the
             CompVis layout; or the name of a model on the Hugging Face hub, "owner/name", which is fetched into
             huggingface_hub's cache. None: what the environment variable SDLEARN_MODEL names, else the bundled model.
-        parts: own classes and functions by name, such as {"resnet_block": MyBlock, "ddim": my_ddim}; `PARTS` lists the
-            names. Weights are loaded strictly, so a class must have the parameters of ours.
-        device, dtype: where the networks go, and what they compute in; float32 on the CPU unless said otherwise. The
-            device "auto" is an NVIDIA GPU if there is one, else the CPU.
-        config: for a single file, a model folder whose configurations, tokenizer and schedule are taken. Without it
-            they are those of Stable Diffusion 1 or 2, as the file's names and shapes tell.
-        ema: for a single file that holds plain weights of the UNet and their moving averages: take the averages.
+        parts: your own classes and functions by name, such as {"resnet_block": MyBlock, "ddim": my_ddim}; `PARTS` lists
+            the names. Weights are loaded strictly, so a class must have the same parameters as ours.
+        device, dtype: where the networks are, and what they compute in; by default the CPU and float32. The device
+            "auto" is an NVIDIA GPU if there is one, else the CPU.
+        config: for a single file, a model folder whose configurations, tokenizer and schedule are used. Without it
+            they are those of Stable Diffusion 1 or 2, recognised by the file's names and shapes.
+        ema: for a single file that holds plain weights of the UNet and their moving averages: use the averages.
         prediction_type: "epsilon" or "v_prediction", in place of what is stored or found; see `find_prediction_type`.
 
     Raises:
-        FileNotFoundError: there is no such model, or a part of it is missing.
-        ValueError: it holds another kind of model, a setting that is not supported, damaged or unfitting weights; or a
-            name in `parts` is unknown; or the dtype is not one of floats.
+        FileNotFoundError: there is no such model, or something in it is missing.
+        ValueError: it is another kind of model, has an unsupported setting, or weights that are damaged or don't fit;
+        or a name in `parts` is unknown; or the dtype is not a floating-point one.
     """
     check_dtype(dtype)
     own = sort_parts(parts)
@@ -91,7 +91,7 @@ def load(
 
 
 def pick_device(device: torch.device | str | None) -> torch.device | str | None:
-    """ "auto" is an NVIDIA GPU if there is one, else the CPU; anything else is what it says."""
+    """ "auto" is an NVIDIA GPU if there is one, else the CPU; anything else is taken as it is."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return device

@@ -1,4 +1,4 @@
-"""What `load(parts=...)` can swap: the names of classes and functions, and where each goes."""
+"""What `load(parts=...)` can swap: the names of classes and functions, and where each belongs."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from sdlearn.models.unet import UNet
 
 
 def list_parts() -> dict[str, tuple[str, ...]]:
-    """PARTS: the blocks that each network class takes, the samplers' loops, and what the pipeline is made of."""
+    """PARTS: the blocks of each network class, the samplers' loops, and what the pipeline is made of."""
     places: dict[str, tuple[str, ...]] = {}
     for place, network in (("unet", UNet), ("autoencoder", Autoencoder), ("text_encoder", TextEncoder)):
         for name in network.parts:
@@ -29,12 +29,12 @@ PARTS = list_parts()
 
 
 def sort_parts(parts: Mapping[str, Callable[..., Any]] | None) -> dict[str, dict[str, Callable[..., Any]]]:
-    """A caller's own classes and functions, by the place where they go: {place: {name: part}}, with all places.
+    """A caller's own classes and functions, by the place where they belong: {place: {name: part}}, with all places.
 
     Raises ValueError for a name that is not in PARTS.
     """
     parts = parts or {}
     if unknown := sorted(set(parts) - set(PARTS)):
-        raise ValueError(f"parts {', '.join(unknown)} are not known, only {', '.join(PARTS)}")
+        raise ValueError(f"parts {', '.join(unknown)} are unknown; accepted: {', '.join(PARTS)}")
     places = {place for places in PARTS.values() for place in places}
     return {place: {name: part for name, part in parts.items() if place in PARTS[name]} for place in places}

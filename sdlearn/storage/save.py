@@ -13,12 +13,12 @@ from sdlearn.storage.weights import check_dtype
 def save(model: StableDiffusion, destination: str | Path, dtype: torch.dtype = torch.float16) -> None:
     """Write a model folder in the Diffusers layout, or one .safetensors file in the CompVis layout.
 
-    The folder counts as a model once model_index.json is there; it is written last. The file holds the weights alone:
-    no tokenizer, no schedule, no configuration.
+    The folder counts as a model once model_index.json is there; it is written last. The file holds only the
+    weights: no tokenizer, no schedule, no configuration.
 
     Raises:
-        OSError: it can't be written; an old file stays whole.
-        ValueError: the destination is another kind of file, or the dtype not one of floats.
+        OSError: it can't be written; an old file stays intact.
+        ValueError: the destination is another kind of file, or the dtype is not a floating-point one.
     """
     check_dtype(dtype)
     path = Path(destination)

@@ -1,4 +1,4 @@
-"""A single file with all networks in the CompVis layout: what it holds, which its names don't say; and writing one."""
+"""A single file in the CompVis layout: what it holds, which its names alone don't show; and writing such a file."""
 
 import warnings
 from dataclasses import replace
@@ -26,12 +26,14 @@ PREDICTION_TYPES = {"epsilon": "epsilon", "v_prediction": "v", "sample": "sample
 
 
 def describe_single_file(file: Path, make_tokenizer: type[Tokenizer], config: str | Path | None = None) -> Description:
-    """All of a model but its weights, which alone are in the file: from the folder `config`, if it is given.
+    """Everything about a model but its weights, the only thing in the file: from the folder `config`, if it is given.
 
-    Else it is Stable Diffusion 1 or 2, as names and shapes tell. Both have CLIP's vocabulary and the same schedule.
+    Else names and shapes show whether it is Stable Diffusion 1 or 2. Both have CLIP's vocabulary and the same schedule.
     """
     if config is not None:
-        return replace(describe_folder(Path(config).expanduser(), make_tokenizer), card=None)  # that of another model
+        return replace(
+            describe_folder(Path(config).expanduser(), make_tokenizer), card=None
+        )  # the card is another model's
     configs = identify(map_file(file)[0], file)
     return Description(configs, ScheduleConfig(), make_tokenizer.clip("!" if is_version_2(configs["unet"]) else EOS))
 
@@ -51,7 +53,7 @@ def load_single_file(
 ) -> None:
     """Put the weights of a file into text_encoder, vae and unet; see `load_weights`.
 
-    ema: take the moving averages of the UNet's weights in place of the weights.
+    ema: use the moving averages of the UNet's weights instead of the weights.
     """
     keys, _ = map_file(file)
     check_kind(keys, file)
@@ -63,10 +65,10 @@ def load_single_file(
 def find_prediction_type(
     file: Path, tokenizer: Tokenizer, text_encoder: TextEncoder, vae: Autoencoder, unet: UNet
 ) -> str:
-    """What the UNet of a single file predicts, "epsilon" or "v_prediction"; no name and no shape tells.
+    """What the UNet of a single file predicts, "epsilon" or "v_prediction"; names and shapes don't show it.
 
-    What the file's metadata say counts. Where they say nothing, it is epsilon, save for the text-to-image models of
-    Stable Diffusion 2, which exist with both: there the network is asked.
+    The file's metadata decide. Without an entry there it is epsilon, except for Stable Diffusion 2's text-to-image
+    models, which exist with both: there the network itself is tested.
     """
     if stored := stored_prediction_type(file):
         return stored
@@ -77,7 +79,7 @@ def find_prediction_type(
 
 @torch.no_grad()
 def predicts_noise(tokenizer: Tokenizer, text_encoder: TextEncoder, unet: UNet) -> bool:
-    """Whether the UNet predicts epsilon, found by asking it.
+    """Whether the UNet predicts epsilon, found by testing it.
 
     At the last timestep x is almost pure noise. So a prediction of epsilon resembles x, and one of v, which is there
     almost −x_0, doesn't.
@@ -89,7 +91,7 @@ def predicts_noise(tokenizer: Tokenizer, text_encoder: TextEncoder, unet: UNet) 
 
 
 def stored_prediction_type(file: Path) -> str | None:
-    """What a safetensors file says that its UNet predicts, if it says so."""
+    """What the UNet predicts according to the metadata of a safetensors file, if they name it."""
     if file.suffix != ".safetensors":
         return None
     with safe_open(file, framework="pt") as weights:
@@ -100,8 +102,8 @@ def stored_prediction_type(file: Path) -> str | None:
 def save_single_file(model: StableDiffusion, file: Path, dtype: torch.dtype) -> None:
     """Write the networks as one safetensors file in the CompVis layout: no tokenizer, no schedule, no configuration.
 
-    A text encoder with the exact GELU is taken for OpenCLIP's. Its last layer is not there: SD 2 doesn't use it, so
-    Diffusers' layout dropped it. Diffusers and this package need none; programs that build all 24 layers miss it.
+    A text encoder with the exact GELU is assumed to be OpenCLIP's. Its last layer is missing: SD 2 doesn't use it, so
+    Diffusers' layout dropped it. Diffusers and this package don't need it; programs that build all 24 layers do.
     """
     networks = dict(zip(NETWORKS, model.networks, strict=True))
     configs = {name: network.config for name, network in networks.items()}
@@ -118,7 +120,7 @@ def save_single_file(model: StableDiffusion, file: Path, dtype: torch.dtype) -> 
             stored[place.key] = pieces[place].reshape(place.shape).contiguous()
         else:  # query, key, value, one below the other
             stored[place.key] = torch.cat([stored[place.key], pieces[place]] if place.third else [pieces[place]])
-    # The one thing that the weights don't show, by the name that other programs read.
+    # The one thing that the weights don't show, under the name that other programs read.
     metadata = {"format": "pt", "modelspec.prediction_type": PREDICTION_TYPES[model.schedule.config.prediction_type]}
     with atomic_write(file) as temporary:
         save_file(stored, temporary, metadata)

@@ -1,4 +1,4 @@
-"""Weights in files: which tensors a file holds, and how they get into a network, all of them or none."""
+"""Weights in files: which tensors a file holds, and loading them into a network, all of them or none."""
 
 import pickle
 import re
@@ -26,11 +26,11 @@ def weight_file(folder: Path) -> Path:
 
 
 def map_file(file: Path) -> tuple[dict[str, tuple[int, ...]], Callable[[str], Tensor]]:
-    """The shapes of all tensors in a file, by name, and a function that gives one of them.
+    """The shapes of all tensors in a file, by name, and a function that returns one of them.
 
-    The file is memory-mapped: a tensor is not read before it is used. It is a safetensors file or a pickle of
-    torch.save. A pickle may also hold numbers and texts, which are left out, and its tensors may lie in a dictionary
-    "state_dict". Nothing in it is ever run: what would need that is refused.
+    The file is memory-mapped: a tensor isn't read until it is used. It is a safetensors file or a pickle of
+    torch.save. A pickle can also hold numbers and texts, which are left out, and its tensors can be in a dictionary
+    "state_dict". Code in it is never run: such a file is refused.
 
     Raises:
         ValueError: the file is damaged, of another kind, or a pickle that would run code.
@@ -39,9 +39,9 @@ def map_file(file: Path) -> tuple[dict[str, tuple[int, ...]], Callable[[str], Te
         try:
             weights = safe_open(file, framework="pt")
         except SafetensorError as error:
-            raise ValueError(f"{file} is damaged or no safetensors file: {error}") from error
+            raise ValueError(f"{file} is damaged or not a safetensors file: {error}") from error
         return {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}, weights.get_tensor  # noqa: SIM118
-    # The files of SD 1 also hold an object that watched over their training. It becomes an empty one.
+    # The files of SD 1 also hold a callback object from their training. It becomes an empty one.
     watcher = type("ModelCheckpoint", (), {"__module__": "pytorch_lightning.callbacks.model_checkpoint"})
     try:
         with torch.serialization.safe_globals([watcher]):
@@ -49,7 +49,7 @@ def map_file(file: Path) -> tuple[dict[str, tuple[int, ...]], Callable[[str], Te
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         if wanted := re.search(r"(?:Unsupported global: GLOBAL|Unsupported class) (\S+)", str(error)):
             raise ValueError(f"{file} would run code when opened ({wanted[1]}); refused, nothing was run") from error
-        raise ValueError(f"{file} is damaged, or no file of torch.save since version 1.6: {error}") from error
+        raise ValueError(f"{file} is damaged, or not a torch.save file (PyTorch 1.6 or later): {error}") from error
     while isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict):
@@ -63,7 +63,7 @@ def load_weights(
 ) -> None:
     """Put the weights of a file into `model`, whose own tensors are replaced; all of them or none.
 
-    Without `layout` the file is a part of a Diffusers folder: text encoders with and without the prefix `text_model.`,
+    Without `layout` the file is from a Diffusers folder: text encoders with and without the prefix `text_model.`,
     and the autoencoder's older attention names. With it, `model` is a ModuleDict of text_encoder, vae and unet.
 
     Raises:
@@ -76,8 +76,8 @@ def load_weights(
     used = {place.key: place.shape for place in places.values()}
     check_names(used, {key: shape for key, shape in stored.items() if key in used or not ignores(key)}, file)
 
-    # What has the dtype already stays in the map of the file. What is copied would stay there, too, since a map gives
-    # its pages back only as a whole. So the file is mapped anew after each 32nd of it, but at least 4 MiB.
+    # Tensors that already have the dtype stay memory-mapped. Copied ones would keep their pages too, since a mapping
+    # frees its pages only all at once. So the file is remapped after each 32nd of it, but at least 4 MiB.
     state, copied, limit = {}, 0, max(file.stat().st_size / 32, 2**22)
     for name, place in places.items():
         value = get(place.key)
@@ -96,7 +96,7 @@ def is_ignored(key: str) -> bool:
 
 
 def diffusers_place(name: str, shape: tuple[int, ...], stored: Mapping[str, tuple[int, ...]]) -> Place:
-    """Where a weight stands in a Diffusers folder: under its name, or the one that it had in older files."""
+    """Where a weight is in a Diffusers folder: under its name, or the name it had in older files."""
     *path, part, kind = name.split(".") if name.count(".") else ("", name)
     old = {"to_q": "query", "to_k": "key", "to_v": "value"}.get(part, part)
     if path[-1:] == ["to_out"]:
@@ -110,7 +110,7 @@ def diffusers_place(name: str, shape: tuple[int, ...], stored: Mapping[str, tupl
 
 
 def check_names(expected: Mapping[str, Any], stored: Mapping[str, Any], file: Path) -> None:
-    """Raises ValueError unless names and shapes are equal: how many are missing, extra, misshapen; the first five."""
+    """Raises ValueError unless names and shapes are equal; counts missing, extra, misshapen ones; names five."""
     missing = sorted(set(expected) - set(stored))
     extra = sorted(set(stored) - set(expected))
     misshapen = sorted(name for name in set(expected) & set(stored) if expected[name] != stored[name])
@@ -124,4 +124,4 @@ def check_names(expected: Mapping[str, Any], stored: Mapping[str, Any], file: Pa
 def check_dtype(dtype: torch.dtype) -> None:
     """Raises ValueError for a dtype that holds no floats: weights would be rounded to whole numbers."""
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise ValueError(f"dtype = {dtype!r}, must be one of floats, such as torch.float32 or torch.float16")
+        raise ValueError(f"dtype = {dtype!r}, must be a floating-point dtype, such as torch.float32 or torch.float16")

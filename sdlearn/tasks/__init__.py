@@ -1,7 +1,7 @@
-"""What one does with the parts of a model: text to image, image to image, inpainting.
+"""What the parts of a model are used for: text to image, image to image, inpainting.
 
-A task is a function: task(model, prompt, ...) checks what it is given and returns the Steps of a sampler, which are
-made one by one as they are asked for. The x of the last Step goes to `model.decode`.
+A task is a function: task(model, prompt, ...) checks its arguments and returns the Steps of a sampler, made one by
+one on demand. The x of the last Step is passed to `model.decode`.
 """
 
 from collections.abc import Callable, Iterator

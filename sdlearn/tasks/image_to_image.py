@@ -1,4 +1,4 @@
-"""Image to image: noise on a picture, and from there to what the words say."""
+"""Image to image: noise on a picture, and from there to what the words describe."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,11 +23,11 @@ def image_to_image(
 ) -> Iterator[Step]:
     """Change a picture: noise it up to a level in the middle of the grid, and denoise it from there.
 
-    Source: SDEdit (Meng et al. 2022, arXiv 2108.01073, section 3). The model is one for text to image.
+    Source: SDEdit (Meng et al. 2022, arXiv 2108.01073, section 3). It needs a text-to-image model.
 
-    picture: a PIL image or several, one for each prompt, which are resized to `height` and `width` if these are given;
-        or a tensor (B, 3, H, W) in [−1, 1].
-    strength: above 0, up to 1; the last int(steps · strength) steps of the grid are made.
+    picture: a PIL image, or one for each prompt, resized to `height` and `width` if these are given; or a tensor
+        (B, 3, H, W) in [−1, 1].
+    strength: above 0, up to 1; only the last int(steps · strength) steps of the grid are made.
     settings: see `sdlearn.tasks.plan.Settings`.
     """
     plan = make_plan("image to image", model, prompt, picture, None, strength, **settings)

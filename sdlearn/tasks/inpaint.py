@@ -1,4 +1,4 @@
-"""Inpainting: a part of a picture is drawn anew, the rest stays."""
+"""Inpainting: part of a picture is redrawn, the rest stays."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -24,14 +24,14 @@ def inpaint(
     strength: float = 1.0,
     **settings: Any,
 ) -> Iterator[Step]:
-    """Draw anew what the mask covers.
+    """Redraw what the mask covers.
 
-    A model made for inpainting is told the mask and the rest of the picture (Rombach et al. 2022, section 4.5). Any
-    other is brought back to the rest of the picture, noised as x is, after each call (RePaint, Lugmayr et al. 2022,
-    arXiv 2201.09865, equation 8; with the same noise each time, as Diffusers does).
+    A model made for inpainting also gets the mask and the rest of the picture (Rombach et al. 2022, section 4.5). With
+    any other, the rest of the picture, noised like x, is put back after each call (RePaint, Lugmayr et al. 2022, arXiv
+    2201.09865, equation 8; with the same noise each time, as in Diffusers).
 
-    picture: see `image_to_image`. mask: white, or 1 in a tensor (B, 1, H, W), where to draw; from one half up counts.
-    strength: above 0, up to 1; below 1 the first noise holds something of the picture, under the mask as well.
+    picture: see `image_to_image`. mask: white, or 1 in a tensor (B, 1, H, W), where to draw; 0.5 and above count.
+    strength: above 0, up to 1; below 1 the first noise still contains some of the picture, under the mask too.
     settings: see `sdlearn.tasks.plan.Settings`.
     """
     plan = make_plan("inpainting", model, prompt, picture, mask, strength, **settings)

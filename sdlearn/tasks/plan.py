@@ -1,4 +1,4 @@
-"""A task's plan: all that a caller asks for, checked once, and the grid, the noise and the conditions made of it."""
+"""A task's plan: the caller's settings, checked once, and the grid, noise and conditions made from them."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -26,7 +26,7 @@ NEEDS = {"text to image": (), "image to image": ("picture",), "inpainting": ("pi
 
 @dataclass(frozen=True)
 class Defaults:
-    """What is used where the caller says nothing. height and width are in pixels. Stored in defaults.json.
+    """A model's default settings, stored in defaults.json. height and width are in pixels.
 
     Raises ValueError when a number is out of range.
     """
@@ -45,7 +45,7 @@ class Defaults:
 
 
 class Run(Iterator[Step]):
-    """The Steps of one run of a sampler, each made when it is asked for. len() is how many there are in all."""
+    """The Steps of one run of a sampler, each made on demand. len() is their total number."""
 
     def __init__(self, steps: Iterator[Step], count: int) -> None:
         self.steps, self.count = steps, count
@@ -81,7 +81,7 @@ class Plan:
     rest: Tensor | None = None
 
     def run(self, denoise: Callable[[Tensor, Any], Tensor], x: Tensor, project: Project | None = None) -> Run:
-        """The sampler's loop, from x on."""
+        """The sampler's loop, starting from x."""
         options: dict[str, Any] = {"generator": self.generators, "project": project}
         options |= {"eta": self.eta} if self.eta > 0 else {}
         return Run(self.sampler.loop(denoise, x, self.grid, self.schedule, **options), len(self.grid))
@@ -89,17 +89,17 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a caller may ask of every task. What is None comes from the model's defaults.
+    """The settings that every task accepts. Where one is None, the model's default is used.
 
-    negative_prompt: what guidance leads away from; one text, or one for each prompt.
+    negative_prompt: what guidance steers away from; one text, or one for each prompt.
     steps: from 1 to the schedule's num_train_timesteps. sampler: a name in the model's `samplers`.
-    guidance_scale: 1 is without guidance (arXiv 2207.12598). rescale: from 0 to 1, see `guide`.
-    count: how many pictures of each prompt, one after the other.
-    seed: picture i has its own random numbers, those of seed + i. So any of them can be repeated alone.
-    height, width: in pixels. A given picture is resized to them; it keeps its size where they are None.
-    latents: noise to start from, (B, C, H/f, W/f), of standard deviation 1, in place of the seed's.
+    guidance_scale: 1 means no guidance (arXiv 2207.12598). rescale: from 0 to 1, see `guide`.
+    count: how many pictures of each prompt; they are adjacent in the result.
+    seed: picture i uses the random numbers of seed + i, so each can be repeated on its own.
+    height, width: in pixels. A given picture is resized to them, or keeps its size if they are None.
+    latents: noise to start from, (B, C, H/f, W/f), of standard deviation 1, instead of the seed's.
     eta: from 0 to 1, the noise that "ddim" adds in every step.
-    clip_skip: how many of the text encoder's last layers are left out; some models were trained so.
+    clip_skip: how many of the text encoder's last layers are left out; some models were trained like that.
     """
 
     negative_prompt: str | list[str] = ""
@@ -126,13 +126,13 @@ def make_plan(
     /,
     **settings: Any,
 ) -> Plan:
-    """Check what a task was asked for, and make its grid, noise and conditions.
+    """Check a task's arguments, and make its grid, noise and conditions.
 
     task: one of NEEDS. prompt: one text or several. picture, mask, strength: see `image_to_image` and `inpaint`.
     settings: see `Settings`.
 
-    Raises ValueError when a value is not accepted, the message says which are; or when the model is made for another
-    task.
+    Raises ValueError when a value is not accepted (the message names those that are) or when the model is made for
+    another task.
     """
     asked = Settings(**settings)
     check_task(task, model.kind, picture=picture, mask=mask)
@@ -172,19 +172,19 @@ def draw_latents(
 ) -> dict[str, Tensor | None]:
     """The Plan's noise, known, mask and rest.
 
-    Which random numbers go where depends on the order: the pictures' latents, the noise, the rest's latents. It is that
-    of Diffusers, which also draws the rest's latents for a model that doesn't read them, but doesn't draw those of
-    pictures that play no part.
+    The order decides which random numbers are used where: the pictures' latents, the noise, the rest's latents. It is
+    Diffusers' order. Diffusers samples the rest's latents even for a model that doesn't read them, but skips the
+    latents of pictures that aren't used.
     """
     reads_rest = model.unet.config.in_channels > shape[1]
     known = None if pictures is None or (reads_rest and strength == 1) else model.encode(pictures, generators)
-    noise = draw_noise(shape, generators)  # also where others are given: what is drawn later doesn't depend on them
+    noise = draw_noise(shape, generators)  # even if latents are given, so that later draws don't depend on them
     noise = (noise if given is None else given).to(model.device, model.sampling_dtype)
     if hidden is None:
         return {"noise": noise, "known": known}
     rest = model.encode(pictures * (1 - hidden.to(pictures)), generators)
     factor = model.autoencoder.config.factor
-    mask = hidden[..., ::factor, ::factor].to(noise)  # of f × f pixels the first one, as in Diffusers
+    mask = hidden[..., ::factor, ::factor].to(noise)  # the first of each f × f pixels, as in Diffusers
     return {"noise": noise, "known": known, "mask": mask, "rest": rest}
 
 
@@ -221,10 +221,10 @@ def check_prompts(prompt: str | list[str], negative: str | list[str]) -> tuple[l
 
 
 def check_sampler(model: "StableDiffusion", asked: Settings, strength: float | None) -> tuple[Sampler, Grid]:
-    """The sampler and its grid, of which a strength leaves only the end."""
+    """The sampler and its grid, or only the grid's end if there is a strength."""
     name = model.defaults.sampler if asked.sampler is None else asked.sampler
     if name not in model.samplers:
-        raise ValueError(f"sampler {name!r} is not known, only {', '.join(model.samplers)}")
+        raise ValueError(f"sampler {name!r} is unknown; accepted: {', '.join(model.samplers)}")
     if not 0 <= asked.eta <= 1 or (asked.eta > 0 and name != "ddim"):
         raise ValueError(
             f"eta = {asked.eta} with sampler {name!r}: must be from 0 to 1 with 'ddim', and 0 with any other"

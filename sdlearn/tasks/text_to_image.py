@@ -1,4 +1,4 @@
-"""Text to image: from pure noise to what the words say."""
+"""Text to image: from pure noise to what the words describe."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ def text_to_image(model: "StableDiffusion", prompt: str | list[str], **settings:
     """Draw from words alone (Rombach et al. 2022, arXiv 2112.10752, section 4.3).
 
     settings: see `sdlearn.tasks.plan.Settings`: negative_prompt, steps, sampler, guidance_scale, count, seed, height …
-    Everything is checked before the first Step is asked for; ValueError says what is not accepted.
+    Everything is checked before the first Step; ValueError names what is not accepted.
     """
     plan = make_plan("text to image", model, prompt, **settings)
     denoise = model.guide(model.predict, plan.condition, plan.unconditional, plan.guidance_scale, plan.rescale)

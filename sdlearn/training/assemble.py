@@ -17,11 +17,11 @@ from sdlearn.tokenizer import Tokenizer
 
 
 def assemble(runs: Path, folder: Path, guidance_scale: float, sampler: str, steps: int) -> None:
-    """Join what the runs `clip`, `autoencoder` and `diffusion` left.
+    """Join the results of the runs `clip`, `autoencoder` and `diffusion`.
 
-    Writes a model folder in the Diffusers layout, in half precision. Beside the parts that Stable Diffusion knows it
+    Writes a model folder in the Diffusers layout, in half precision. In addition to Stable Diffusion's parts it
     has a `clip/` with the rest of CLIP, whose text tower is the text encoder. `guidance_scale`, `sampler` and
-    `steps` become the model's defaults. A card that is there stays.
+    `steps` become the model's defaults. An existing card is kept.
 
     Raises:
         FileNotFoundError: a run is missing or not finished.

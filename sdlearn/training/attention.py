@@ -6,10 +6,10 @@ from sdlearn.models.attention import Attention, attention_weights
 
 
 class OpenAttention(Attention):
-    """Attention that writes softmax(QKᵀ / √D) V out where it is in half precision on a CPU.
+    """Attention that writes softmax(QKᵀ / √D) V out when it runs in half precision on a CPU.
 
-    There PyTorch's fused kernel is slow in the backward pass: written out, a training step of the bundled UNet takes
-    two thirds of the time. In float32, and on a GPU, the fused kernel is the faster one.
+    There the backward pass of PyTorch's fused kernel is slow: written out, a training step of the bundled UNet takes
+    two thirds of the time. In float32, and on a GPU, the fused kernel is faster.
     """
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:

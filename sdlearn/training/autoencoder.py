@@ -1,4 +1,4 @@
-"""Training the autoencoder: give the picture back, from latents that stay near a standard Gaussian."""
+"""Training the autoencoder: reconstruct the picture from latents that stay close to a standard Gaussian."""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from sdlearn.training.loop import TrainConfig, checksum, generator_for
 
 @dataclass(frozen=True)
 class AutoencoderLoss:
-    """The `[loss]` table. Squared errors dwell on edges, where errors are large, absolute ones also on plain colour."""
+    """The `[loss]` table. Squared errors stress edges, where errors are large; absolute ones plain colour too."""
 
     kl_weight: float
     mse_weight: float = 1.0
@@ -29,7 +29,7 @@ class AutoencoderLoss:
 
 @dataclass(frozen=True)
 class AutoencoderParts:
-    """The `[parts]` table: `init` is a model folder whose autoencoder learns further, or only its decoder."""
+    """The `[parts]` table: `init` is a model folder whose autoencoder, or only its decoder, is trained further."""
 
     init: str
     freeze_encoder: bool = False
@@ -37,7 +37,7 @@ class AutoencoderParts:
 
 @dataclass(frozen=True)
 class AutoencoderRecipe:
-    """The tables of an autoencoder's recipe: one of `[model]` and `[parts]`, the other two always."""
+    """The tables of an autoencoder's recipe: either `[model]` or `[parts]`, and always the other two."""
 
     training: TrainConfig
     loss: AutoencoderLoss
@@ -46,7 +46,7 @@ class AutoencoderRecipe:
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.parts is None):
-            raise ValueError("there must be one of the tables model and parts")
+            raise ValueError("there must be either a table model or a table parts")
 
 
 class Reconstruction(nn.Module):
@@ -57,7 +57,7 @@ class Reconstruction(nn.Module):
         self.autoencoder = autoencoder
 
     def forward(self, image: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, 3, H, W) in [−1, 1] and (B, C, H/f, W/f) -> another picture, and the latents' mean and log-variance."""
+        """(B, 3, H, W) in [−1, 1] and (B, C, H/f, W/f) -> reconstruction, and the latents' mean and log-variance."""
         gaussian = self.autoencoder.encode(image)
         return self.autoencoder.decode(gaussian.at(noise)), gaussian.mean, gaussian.logvar
 
@@ -65,8 +65,8 @@ class Reconstruction(nn.Module):
 class AutoencoderTask:
     """The autoencoder on scenes: a new one as the recipe's `[model]` says, or that of the folder `init` in `[parts]`.
 
-    With `freeze_encoder` only the decoder learns. Latents stay what they were, so a UNet that learned them need not
-    learn again.
+    With `freeze_encoder` only the decoder is trained. The latents stay the same, so a UNet trained on them needs no
+    further training.
     """
 
     def __init__(self, recipe: AutoencoderRecipe) -> None:
@@ -89,7 +89,7 @@ class AutoencoderTask:
         self.scenes = Scenes(self.seed)
 
     def loss(self, network: nn.Module, step: int, rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
-        """|x − x̂| + mse_weight · (x − x̂)² + kl_weight · KL, each a mean over its numbers.
+        """|x − x̂| + mse_weight · (x − x̂)² + kl_weight · KL, each a mean over its elements.
 
         The KL: arXiv 2112.10752, section 3.1.
         """
@@ -125,7 +125,7 @@ class AutoencoderTask:
 
 @torch.no_grad()
 def measure_scaling_factor(autoencoder: Autoencoder, scenes: Scenes, count: int = 1024) -> float:
-    """The factor that gives the latents of the first `count` scenes unit standard deviation."""
+    """The factor that scales the latents of the first `count` scenes to unit standard deviation."""
     latents = []
     for first in range(0, count, 64):
         image = torch.stack([scenes[index].image for index in range(first, min(count, first + 64))])

@@ -29,7 +29,7 @@ class TokenizerTable:
 
 @dataclass(frozen=True)
 class CLIPRecipe:
-    """The tables of CLIP's recipe. The tokenizer's ids in `[model]` are those of the one that is trained first."""
+    """The tables of CLIP's recipe. The token ids in `[model]` are those of the tokenizer, which is trained first."""
 
     training: TrainConfig
     tokenizer: TokenizerTable
@@ -42,10 +42,10 @@ def every_caption() -> list[str]:
 
 
 class GatheredRows(torch.autograd.Function):
-    """The rows of all processes, in their order: (B of one process, P) -> (B of all, P). Each computes the whole loss.
+    """The rows of all processes, in order: (B of one process, P) -> (B of all, P). Each computes the complete loss.
 
-    So each has the whole gradient of its own rows. It is multiplied by the number of processes, since
-    DistributedDataParallel takes the mean over the processes where their sum is meant.
+    So each has the complete gradient of its own rows. It is multiplied by the number of processes, since
+    DistributedDataParallel takes the mean over the processes instead of the sum.
     """
 
     @staticmethod
@@ -92,7 +92,7 @@ class CLIPTask:
     def loss(self, towers: nn.Module, step: int, rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
         """The contrastive loss: the pictures and captions of all processes are compared with each other.
 
-        Captions that are true of a scene, but not its own, are neither right nor wrong.
+        Captions that are true of a scene, but not its own, are neither correct nor wrong.
         """
         indices = range(step * self.batch_size, (step + 1) * self.batch_size)[rows]
         scenes = [self.scenes[index] for index in indices]
@@ -124,5 +124,5 @@ class CLIPTask:
 
 
 def true_captions(scene: Scene) -> list[str]:
-    """The four captions of a scene: each may leave out the size or the colour, and then fits other scenes too."""
+    """The four captions of a scene: each can leave out the size or the colour, and then fits other scenes too."""
     return [caption(scene.subject, color, size) for color in (None, scene.color) for size in (None, scene.size)]

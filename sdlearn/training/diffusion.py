@@ -1,4 +1,4 @@
-"""Training the UNet: predict the noise, or v, in the latents of scenes, told the time and the caption."""
+"""Training the UNet: predict the noise, or v, in the latents of scenes, given the time and the caption."""
 
 import hashlib
 import json
@@ -60,7 +60,7 @@ class DiffusionParts:
 
 @dataclass(frozen=True)
 class DiffusionData:
-    """The `[data]` table: how many scenes there are, and which share of them loses its caption."""
+    """The `[data]` table: how many scenes there are, and what fraction of them loses its caption."""
 
     pool_size: int
     caption_dropout: float
@@ -73,7 +73,7 @@ class DiffusionData:
 
 @dataclass(frozen=True)
 class DiffusionRecipe:
-    """The tables of a UNet's recipe. `[model]` is left out where `[parts]` has an `init`."""
+    """The tables of a UNet's recipe. `[model]` is left out if `[parts]` has an `init`."""
 
     training: TrainConfig
     parts: DiffusionParts
@@ -113,7 +113,7 @@ def make_pool(
 
 
 def fingerprint(autoencoder: Autoencoder, text_encoder: TextEncoder, tokenizer: Tokenizer, size: int, seed: int) -> str:
-    """A checksum of all that a pool depends on: networks, words, scenes. It is stored with the pool."""
+    """A checksum of everything that a pool depends on: networks, words, scenes. It is stored with the pool."""
     scenes = [size, seed, SUBJECTS, COLORS, SIZES, JITTER, DROP]
     configs = [autoencoder.config.to_dict(), text_encoder.config.to_dict(), tokenizer.merges]
     weights = [checksum(network) for network in (autoencoder.encoder, autoencoder.quant_conv, text_encoder)]
@@ -121,25 +121,25 @@ def fingerprint(autoencoder: Autoencoder, text_encoder: TextEncoder, tokenizer: 
 
 
 def fits(file: Path, source: str) -> bool:
-    """Was this pool made from that source? Warns where it is there and was not."""
+    """Was this pool made from that source? Warns if it exists and wasn't."""
     if not file.exists():
         return False
     try:
         with safe_open(file, framework="pt") as pool:
             stored = (pool.metadata() or {}).get("source")
     except SafetensorError as error:
-        warnings.warn(f"{file} is damaged ({error}); it is made anew", stacklevel=2)
+        warnings.warn(f"{file} is damaged ({error}); it is rebuilt", stacklevel=2)
         return False
     if stored != source:
-        warnings.warn(f"{file} was made from other networks, scenes or settings; it is made anew", stacklevel=2)
+        warnings.warn(f"{file} was made from other networks, scenes or settings; it is rebuilt", stacklevel=2)
     return stored == source
 
 
 class DiffusionTask:
-    """The UNet on scenes, beside a trained autoencoder and text encoder that stay as they are.
+    """The UNet on scenes, with a trained autoencoder and text encoder that stay as they are.
 
-    The recipe's `[parts]` names the folders that hold them. The UNet is new, as `[model]` says, or goes on from that
-    of the folder `init`. What was encoded is stored in `folder`.
+    The recipe's `[parts]` names the folders that hold them. The UNet is new, as `[model]` says, or that of the folder
+    `init`, trained further. The encoded scenes are stored in `folder`.
     """
 
     def __init__(self, recipe: DiffusionRecipe, folder: Path) -> None:
@@ -167,7 +167,7 @@ class DiffusionTask:
             self.settings |= {"checksum of init": checksum(self.unet)[:12]}
 
     def load_pool(self, file: Path, size: int, source: str) -> Pool:
-        """Read the stored latents. Where there are none from this source, one process makes them; the others wait."""
+        """Read the stored latents. If there are none from this source, one process makes them; the others wait."""
         with processes().main_process_first():
             if not fits(file, source):
                 networks = self.autoencoder, self.text_encoder, self.tokenizer
@@ -180,10 +180,10 @@ class DiffusionTask:
     def loss(self, unet: nn.Module, step: int, rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
         """(target − prediction)² at random times (DDPM, arXiv 2006.11239, equation 14).
 
-        With v as the target, an error in x_0 weighs 1 + SNR: never little, as it does with epsilon where all is noise
-        and the background's colour is decided (arXiv 2202.00512, section 4).
+        With v as the target, an error in x_0 has the weight 1 + SNR (arXiv 2202.00512, section 4), never small.
+        With epsilon it is, at the high noise levels that decide the background's colour.
         """
-        generator = generator_for(self.seed, step)  # draws for the whole batch; these are some rows of it
+        generator = generator_for(self.seed, step)  # draws for the complete batch; these are some rows of it
         index = torch.randint(len(self.pool.latents), (self.batch_size,), generator=generator)[rows]
         t = torch.randint(self.schedule.config.num_train_timesteps, (self.batch_size,), generator=generator)[rows]
         told = (torch.rand(self.batch_size, generator=generator) >= self.dropout)[rows]  # the others see no caption

@@ -1,4 +1,4 @@
-"""The one training loop: everything that sdlearn trains goes through `train`. Folders and checkpoints are `run`'s.
+"""The one training loop: everything that sdlearn trains uses `train`. `run` handles folders and checkpoints.
 
 Data, noise and timesteps are pure functions of (seed, step, row of the batch). So a run that was killed and resumed, or
 that is spread over several processes, sees exactly what one undisturbed process would have seen.
@@ -25,23 +25,23 @@ from sdlearn.training.muon import MuonAdamW
 
 
 class Task(Protocol):
-    """What is trained. One file of this folder for each."""
+    """What is trained. Each has its own file in this folder."""
 
     network: nn.Module
     """What learns."""
 
     settings: dict[str, Any]
-    """What the training depends on besides a TrainConfig: plain values, in tables and tables of tables."""
+    """What the training depends on in addition to a TrainConfig: plain values, in nested tables."""
 
     def loss(self, network: nn.Module, step: int, rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of these rows of a step's batch, and numbers for the log.
 
-        What is drawn for it is a pure function of the seed, the step and the row. network: the task's own, perhaps
-        wrapped, for half precision or to share gradients with other processes. So it is called here, once.
+        Its random numbers are a pure function of the seed, the step and the row. network: the task's own, possibly
+        wrapped for half precision or to share gradients with other processes. So it must be called here, once.
         """
 
     def samples(self) -> Tensor | None:
-        """Pictures (N, 3, H, W) in [−1, 1] that show how far the network is, or None."""
+        """Pictures (N, 3, H, W) in [−1, 1] that show the network's progress, or None."""
 
     def save(self, folder: Path) -> None:
         """Write what was trained into a model folder, in the Diffusers layout."""
@@ -98,18 +98,18 @@ class TrainConfig:
 class TrainStep:
     """What `train` yields after each step."""
 
-    step: int  # so many are done: 1, 2, ...
-    loss: float  # of the whole batch, before the step
-    gradient_norm: float  # of the whole batch, before it is clipped
+    step: int  # steps done so far: 1, 2, ...
+    loss: float  # of the complete batch, before the step
+    gradient_norm: float  # of the complete batch, before it is clipped
     learning_rate: float
-    numbers: dict[str, float]  # what the task tells besides, of the first process's last rows
+    numbers: dict[str, float]  # the task's other numbers, for the first process's last rows
 
 
 def train(task: Task, config: TrainConfig, state: "State | None" = None) -> Iterator[TrainStep]:
     """Train `task.network` until step `config.steps`, and yield after each step.
 
-    state: to go on from, and to look into on the way: it holds the averaged parameters, too. Without it training begins
-    anew. Runs in one process, or in each of those that torchrun or accelerate started.
+    state: what to resume from, and to inspect on the way: it also holds the averaged parameters. Without it training
+    starts from the beginning. Runs in one process, or in each of those that torchrun or accelerate started.
 
     Raises:
         ValueError: the batch can't be split evenly over the processes.
@@ -126,7 +126,7 @@ def take_step(task: Task, config: TrainConfig, state: "State") -> TrainStep:
     total = torch.zeros((), device=accelerator.device)
     for micro in range(config.accumulation):
         first = (micro * accelerator.num_processes + accelerator.process_index) * share
-        waits = micro < config.accumulation - 1  # the processes share their gradients in the last round only
+        waits = micro < config.accumulation - 1  # the processes share their gradients only in the last round
         with accelerator.no_sync(state.network) if waits else nullcontext():
             loss, numbers = task.loss(state.network, state.step, slice(first, first + share))
             accelerator.backward(loss / config.accumulation)
@@ -147,16 +147,15 @@ def take_step(task: Task, config: TrainConfig, state: "State") -> TrainStep:
 
 
 class State:
-    """All that changes while training goes on. `to_dict` is what a checkpoint holds of it.
+    """Everything that changes during training. `to_dict` returns what a checkpoint stores.
 
     Raises ValueError if the batch can't be split evenly over the processes.
     """
 
     def __init__(self, task: Task, config: TrainConfig) -> None:
         processes()
-        # Accelerate keeps the mixed precision of a process's first training and refuses another one. A notebook has
-        # several trainings. There is no public way to begin anew (up to 1.15); this one leaves the processes' group as
-        # it is.
+        # Accelerate keeps the mixed precision of a process's first training run and refuses another. A notebook has
+        # several runs. There is no public way to reset it (up to 1.15); this one leaves the process group as it is.
         AcceleratorState._reset_state()
         self.accelerator = Accelerator(mixed_precision=config.mixed_precision)
         count = self.accelerator.num_processes
@@ -166,7 +165,7 @@ class State:
         task.network.to(self.accelerator.device, memory_format=layout)
         self.parameters = [parameter for parameter in task.network.parameters() if parameter.requires_grad]
         self.ema = Ema(self.parameters, config.ema_decay)
-        # Accelerate changes the `forward` of what it prepares: a copy with the same parameters keeps the task's own.
+        # Accelerate changes the `forward` of what it prepares: a copy with the same parameters leaves the task's alone.
         prepared = self.accelerator.prepare(copy.copy(task.network), make_optimizer(task.network, config))
         self.network, self.optimizer = prepared
         self.step = 0
@@ -179,16 +178,16 @@ class State:
         return values | ({"scaler": scaler.state_dict()} if scaler else {})
 
     def restore(self, values: dict[str, Any]) -> None:
-        """Go back to what `to_dict` gave. Raises ValueError if that was of another network."""
+        """Restore what `to_dict` returned. Raises ValueError if that was from another network."""
         ours, theirs = ([tuple(p.shape) for p in parameters] for parameters in (self.parameters, values["parameters"]))
         if ours != theirs:
-            raise ValueError("the checkpoint is of another network than the recipe: the parameters' shapes differ")
+            raise ValueError("the checkpoint is from another network than the recipe's: the parameters' shapes differ")
         self.ema.write(values["parameters"])
         torch._foreach_copy_(self.ema.average, values["ema"])
         if values["optimizer"].keys() == self.optimizer.state_dict().keys():
             self.optimizer.load_state_dict(values["optimizer"])
         else:
-            warnings.warn("the checkpoint is of another optimizer; its state is not taken over", stacklevel=2)
+            warnings.warn("the checkpoint is from another optimizer; its state is not restored", stacklevel=2)
         torch.set_rng_state(values["random"])
         if self.accelerator.scaler and "scaler" in values:
             self.accelerator.scaler.load_state_dict(values["scaler"])
@@ -196,19 +195,19 @@ class State:
 
 
 class Ema:
-    """An exponential moving average of parameters, which gives better samples than the last step's."""
+    """An exponential moving average of parameters, which give better samples than those of the last step."""
 
     def __init__(self, parameters: list[nn.Parameter], decay: float) -> None:
         self.parameters, self.decay = parameters, decay
         self.average = [parameter.detach().clone() for parameter in parameters]
 
     def update(self, step: int) -> None:
-        decay = min(self.decay, (1 + step) / (10 + step))  # short memory while everything still moves fast
+        decay = min(self.decay, (1 + step) / (10 + step))  # short memory while everything still changes fast
         torch._foreach_lerp_(self.average, [parameter.detach() for parameter in self.parameters], 1 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Put the average in the parameters' place while the block runs."""
+        """Replace the parameters by the average while the block runs."""
         kept = [parameter.detach().clone() for parameter in self.parameters]
         try:
             self.write(self.average)
@@ -218,13 +217,13 @@ class Ema:
 
     @torch.no_grad()
     def write(self, values: list[Tensor]) -> None:
-        """Put these values in the parameters' place."""
+        """Replace the parameters by these values."""
         for parameter, value in zip(self.parameters, values, strict=True):
             parameter.copy_(value)
 
 
 def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """The recipe's optimizer, of all that learns."""
+    """The recipe's optimizer, for everything that is trained."""
     named = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
     betas, decay = (0.9, config.beta_2), config.weight_decay
     if config.optimizer == "muon":
@@ -233,7 +232,7 @@ def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optim
 
 
 def generator_for(seed: int, step: int, purpose: int = 0) -> torch.Generator:
-    """A CPU generator that depends on nothing but its arguments. `purpose` tells streams of one step apart."""
+    """A CPU generator that depends only on its arguments. `purpose` distinguishes the streams of one step."""
     state = torch.Generator().manual_seed(seed)
     offset = torch.randint(2**31, (), generator=state).item()
     return torch.Generator().manual_seed((offset * 1_000_003 + step) * 97 + purpose)
@@ -249,14 +248,14 @@ def checksum(network: nn.Module) -> str:
 
 
 def processes() -> PartialState:
-    """This process and those that torchrun or accelerate started beside it. The first call joins them.
+    """This process and those that torchrun or accelerate started with it. The first call joins them.
 
     Raises:
-        RuntimeError: not all of them are found; else each would train alone and overwrite the others' files.
+        RuntimeError: not all of them are found; each would train alone and overwrite the others' files.
     """
     started = int(os.environ.get("WORLD_SIZE", 1))
-    # Without a GPU accelerate looks for other processes only if it is told to use the CPU. And they may have to wait
-    # for the first one longer than the usual ten minutes: while it encodes scenes, or draws samples.
+    # Without a GPU accelerate looks for other processes only if told to use the CPU. And they can have to wait for
+    # the first one longer than the usual ten minutes: while it encodes scenes, or draws samples.
     cpu = started > 1 and not (torch.cuda.is_available() or torch.xpu.is_available())
     state = PartialState(cpu=cpu, timeout=timedelta(hours=2))
     if state.num_processes != started:

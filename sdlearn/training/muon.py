@@ -1,7 +1,7 @@
-"""Muon, for networks that have convolutions.
+"""Muon, for networks with convolutions.
 
-PyTorch's `torch.optim.Muon` takes matrices only. A convolution (out, in, h, w) is a matrix, too: out rows, and a column
-for each number that a row multiplies.
+PyTorch's `torch.optim.Muon` accepts only matrices. A convolution (out, in, h, w) is a matrix, too: out rows, and a
+column for each number that a row multiplies.
 
 Source: Keller Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024); the step's size as in
 "Muon is Scalable for LLM Training" (arXiv 2502.16982, section 2.2).
@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# By their names in Diffusers. With no nonlinearity between, quant_conv is one map with the encoder's conv_out, and
-# post_quant_conv with the decoder's conv_in.
+# By their names in Diffusers. Without a nonlinearity in between, quant_conv forms one map with the encoder's
+# conv_out, and post_quant_conv with the decoder's conv_in.
 FIRST_AND_LAST = {"conv_in", "conv_out", "quant_conv", "post_quant_conv"}
 
 
 class MuonAdamW(torch.optim.Optimizer):
     """Muon for the matrices and convolutions inside a network, AdamW for its first and last layer and all vectors.
 
-    AdamW scales each number of a gradient by itself. Muon takes the gradient of a layer as one matrix and makes its
+    AdamW scales each number of a gradient by itself. Muon treats the gradient of a layer as one matrix and makes its
     singular values equal, so that rare directions are learned as fast as frequent ones. Its steps are scaled to the
     size of AdamW's, so one learning rate fits both.
 
@@ -50,7 +50,7 @@ class MuonAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
-        """Move all parameters, at the learning rate of this optimizer's one group."""
+        """Update all parameters, with the learning rate of this optimizer's one group."""
         for optimizer in (self.muon, self.adamw):
             optimizer.param_groups[0]["lr"] = self.param_groups[0]["lr"]
         for parameter, matrix in zip(self.inside, self.matrices, strict=True):
@@ -63,18 +63,18 @@ class MuonAdamW(torch.optim.Optimizer):
         return {"muon": self.muon.state_dict(), "adamw": self.adamw.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up both states."""
+        """Restore both states."""
         self.muon.load_state_dict(state_dict["muon"])
         self.adamw.load_state_dict(state_dict["adamw"])
 
 
 def is_inside(name: str, parameter: Tensor) -> bool:
-    """Whether Muon moves it: a matrix or a convolution, but not the first or the last layer."""
+    """Whether Muon updates it: a matrix or a convolution, but not the first or the last layer."""
     return parameter.ndim in (2, 4) and not FIRST_AND_LAST & set(name.split("."))
 
 
 def as_matrix(weight: Tensor, like: Tensor) -> Tensor:
-    """(out, in, h, w) -> (out, in·h·w) or, where `like` lies in memory so, (out, h·w·in); of `like`, without a copy."""
+    """(out, in, h, w) -> (out, in·h·w) or, if `like` has that layout, (out, h·w·in). For `like` itself, a view."""
     if not like.is_contiguous():  # channels_last; a 1×1 convolution is contiguous in both layouts
         weight = weight.permute(0, 2, 3, 1)
     return weight.flatten(1)

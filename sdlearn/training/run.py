@@ -1,4 +1,4 @@
-"""A training run in a folder: checkpoints, the log, sample pictures, and going on where it was stopped."""
+"""A training run in a folder: checkpoints, the log, sample pictures, and resuming."""
 
 import csv
 import math
@@ -24,16 +24,16 @@ from sdlearn.training.loop import Ema, State, Task, TrainConfig, TrainStep, trai
 
 
 def run(task: Task, config: TrainConfig, folder: Path, *, progress: bool = True) -> None:
-    """Train `task` until step `config.steps`, going on from the checkpoint in `folder` if there is one.
+    """Train `task` until step `config.steps`, resuming from the checkpoint in `folder` if there is one.
 
     Runs in one process, or in each of those that torchrun or accelerate started. The first of them writes
     `checkpoint.pt` and the one before it, `log.csv` and `samples/*.png`, and at the end, averaged,
     `task.save(folder / "model")`.
 
     Raises:
-        OSError: a file can't be written; what was there before is still there.
+        OSError: a file can't be written; its previous version is kept.
         RuntimeError: the loss is not finite, and the last checkpoint stays as it is; or no checkpoint can be read.
-        ValueError: the batch can't be split evenly over the processes, or the checkpoint is of another recipe.
+        ValueError: the batch can't be split evenly over the processes, or the checkpoint is from another recipe.
     """
     state = State(task, config)
     settings = flatten({"training": asdict(config)} | task.settings)
@@ -73,7 +73,7 @@ def run(task: Task, config: TrainConfig, folder: Path, *, progress: bool = True)
 
 
 def read_recipe(file: Path) -> dict[str, Any]:
-    """The tables of a recipe, a TOML file. `read_table` makes a CLIPRecipe, AutoencoderRecipe or DiffusionRecipe of it.
+    """The tables of a recipe, a TOML file. `read_table` makes it a CLIPRecipe, AutoencoderRecipe or DiffusionRecipe.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -83,31 +83,31 @@ def read_recipe(file: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"no recipe at {file}")
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:  # also where it is no UTF-8
+    except ValueError as error:  # or not UTF-8
         raise ValueError(f"{file} is not a TOML file: {error}") from error
 
 
 def resume(state: State, checkpoint: Path, settings: dict[str, Any]) -> None:
-    """Go on from the last checkpoint that is whole, if there is one.
+    """Resume from the last intact checkpoint, if there is one.
 
     Raises:
-        RuntimeError: no checkpoint is whole, or the processes would go on from different ones.
-        ValueError: it is of another recipe, or of a later step than the recipe's last.
+        RuntimeError: no checkpoint is intact, or the processes would resume from different ones.
+        ValueError: it is from another recipe, or from a later step than the recipe's last.
     """
-    with state.accelerator.main_process_first():  # it puts the one before in a damaged one's place; then all read
+    with state.accelerator.main_process_first():  # it replaces a damaged one by the one before; then all read
         if values := load_checkpoint(checkpoint):
             compare(settings, values, checkpoint)
             state.restore(values)
     here = torch.tensor([state.step], device=state.accelerator.device)
     steps = state.accelerator.gather(here).tolist()
     if len(set(steps)) > 1:
-        raise RuntimeError(f"the processes would go on from steps {steps}: all machines must share {checkpoint.parent}")
+        raise RuntimeError(f"the processes would resume at steps {steps}: all machines must share {checkpoint.parent}")
 
 
 def compare(settings: dict[str, Any], values: dict[str, Any], checkpoint: Path) -> None:
-    """Is a checkpoint of these settings? Of `[training]`, all but the seed and the batch may change: then it warns.
+    """Is a checkpoint from these settings? In `[training]`, all but the seed and the batch may change: then it warns.
 
-    Raises ValueError for any other change, and if the checkpoint is of a later step than the last.
+    Raises ValueError for any other change, and if the checkpoint is from a later step than the last.
     """
     stored = values.get("settings", {})
     changed, refused = [], []
@@ -117,16 +117,16 @@ def compare(settings: dict[str, Any], values: dict[str, Any], checkpoint: Path) 
             free = name.startswith("training.") and name not in ("training.seed", "training.batch_size")
             (changed if free else refused).append(f"{name} was {was!r} and is {now!r}")
     if refused:
-        raise ValueError(f"{checkpoint} is of another recipe: {', '.join(refused)}; begin in another folder")
+        raise ValueError(f"{checkpoint} is from another recipe: {', '.join(refused)}; use another folder")
     if values["step"] > settings["training.steps"]:
         last = settings["training.steps"]
-        raise ValueError(f"{checkpoint} is of step {values['step']}, and the recipe ends at step {last}")
+        raise ValueError(f"{checkpoint} is from step {values['step']}, but the recipe ends at step {last}")
     if changed:
         warnings.warn(f"the recipe has changed since {checkpoint}: {', '.join(changed)}", stacklevel=2)
 
 
 def flatten(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Tables of tables as one: {"model": {"width": 8}} -> {"model.width": 8}."""
+    """Nested tables as one: {"model": {"width": 8}} -> {"model.width": 8}."""
     flat = {}
     for key, value in tables.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
@@ -134,10 +134,10 @@ def flatten(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def save_checkpoint(file: Path, values: dict[str, Any]) -> None:
-    """Write a checkpoint, whole or not at all. The one before it stays, so the disk needs room for three.
+    """Write a checkpoint atomically. The one before it stays, so the disk needs room for three.
 
-    The new one is forced to the disk before it takes the old one's place. Whenever the process is killed, one of the
-    two is there and whole.
+    The new one is flushed to the disk before it replaces the old one. Whenever the process is killed, one of the two is
+    intact.
     """
     with atomic_write(file) as temporary:
         with temporary.open("wb") as stream:
@@ -149,24 +149,24 @@ def save_checkpoint(file: Path, values: dict[str, Any]) -> None:
 
 
 def before(file: Path) -> Path:
-    """Where the checkpoint before the last one lies."""
+    """The path of the checkpoint before the last one."""
     return file.with_stem(f"{file.stem}.previous")
 
 
-# OSError: zipfile seeks to where a damaged directory sends it, before the file's beginning.
+# OSError: a damaged directory can make zipfile seek to before the file's beginning.
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError, pickle.UnpicklingError)
 
 
 def load_checkpoint(file: Path) -> dict[str, Any] | None:
-    """Read the last checkpoint, or None where there is none.
+    """Read the last checkpoint; None if there isn't one.
 
-    If it is damaged, the one before takes its place, with a warning, and the damaged one is kept as `*.damaged`. A file
-    of PyTorch is a zip with a CRC-32 for each tensor. PyTorch doesn't check them, so that is done here.
+    If it is damaged, the one before replaces it, with a warning, and the damaged one is kept as `*.damaged`. A PyTorch
+    file is a zip with a CRC-32 for each tensor. PyTorch doesn't check them, so we do it here.
 
     Raises:
-        RuntimeError: it is damaged, and so is the one before, or there is none.
+        RuntimeError: it is damaged, and the one before is damaged or missing.
     """
-    if not file.exists() and before(file).exists():  # killed while one took the other's place
+    if not file.exists() and before(file).exists():  # killed while one replaced the other
         before(file).replace(file)
     if not file.exists():
         return None
@@ -178,8 +178,8 @@ def load_checkpoint(file: Path) -> dict[str, Any] | None:
             return torch.load(stream, map_location="cpu", weights_only=True)
         except DAMAGE as error:
             if not before(file).exists():
-                raise RuntimeError(f"{file} is damaged and the only one left; remove it to begin anew") from error
-            warnings.warn(f"{file} is damaged ({error}); training goes on from the checkpoint before it", stacklevel=2)
+                raise RuntimeError(f"{file} is damaged and the only one left; remove it to start again") from error
+            warnings.warn(f"{file} is damaged ({error}); training resumes from the checkpoint before it", stacklevel=2)
     file.replace(file.with_suffix(".damaged"))
     return load_checkpoint(file)
 
@@ -198,7 +198,7 @@ class Log:
                 self.rows = [row for row in csv.DictReader(stream) if int(row["step"]) <= resumed_step]
 
     def write(self, row: dict[str, Any]) -> None:
-        """Add a row. The file is written anew, whole or not at all."""
+        """Add a row. The file is rewritten atomically."""
         self.rows.append(row)
         with atomic_write(self.file) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, fieldnames=list(row))
@@ -207,7 +207,7 @@ class Log:
 
 
 def summary(steps: list[TrainStep], batch_size: int, seconds: float) -> dict[str, Any]:
-    """The log's row about these steps: the mean of their losses, and what else the last of them tells."""
+    """The log's row for these steps: the mean of their losses, and the other numbers of the last one."""
     last = steps[-1]
     row = {"step": last.step, "loss": f"{fmean(step.loss for step in steps):.5f}"}
     row |= {"learning_rate": f"{last.learning_rate:.3g}", "gradient_norm": f"{last.gradient_norm:.3f}"}

@@ -91,7 +91,7 @@ def test_bad_arguments_are_refused(name):
     for steps in (0, -3, 1001, 2.5, True):
         with pytest.raises(ValueError, match="whole number from 1 to 1000"):
             make_grid(schedule, steps)
-    with pytest.raises(ValueError, match="'log' is not known, only leading, trailing, linspace"):
+    with pytest.raises(ValueError, match="'log' is unknown; accepted: leading, trailing, linspace"):
         make_grid(schedule, 4, "log")
     for k in (0, 5):
         with pytest.raises(ValueError, match="from 1 to 4"):

@@ -165,7 +165,7 @@ def test_errors() -> None:
     ours, _ = both()
     with pytest.raises(ValueError, match="end-of-text token, id 98"):
         ours.encode_text(torch.tensor([[1, 98, 3], [1, 2, 3]]))
-    with pytest.raises(ValueError, match=r"accepted is \(B, 3, 30, 30\)"):
+    with pytest.raises(ValueError, match=r"accepted: \(B, 3, 30, 30\)"):
         ours.encode_image(torch.zeros(1, 3, 30, 36))
     with pytest.raises(ValueError, match="not a multiple of patch_size = 7"):
         VisionConfig(patch_size=7, image_size=30)

@@ -202,5 +202,5 @@ def test_errors() -> None:
         with pytest.raises(ValueError, match=f"skip = {skip}, must be a whole number from 0 to 3"):
             ours(random_ids(1, 5), skip=skip)
     for shape in [(1, 21), (1, 0), (5,), (1, 2, 3)]:
-        with pytest.raises(ValueError, match=r"accepted is \(B, T\) with T from 1 to 20"):
+        with pytest.raises(ValueError, match=r"accepted: \(B, T\) with T from 1 to 20"):
             ours(torch.zeros(shape, dtype=torch.long))

@@ -150,7 +150,7 @@ def test_a_flipped_bit_is_noticed_or_changes_nothing(two: tuple[bytes, bytes], f
 def test_a_cut_file_is_noticed(two: tuple[bytes, bytes], folder: Path, length: int) -> None:
     last, previous = two
     file = lay(folder, last[: length % len(last)], previous)
-    with pytest.warns(UserWarning, match=r"checkpoint.pt is damaged .*; training goes on from the checkpoint before"):
+    with pytest.warns(UserWarning, match=r"checkpoint.pt is damaged .*; training resumes from the checkpoint before"):
         assert load_checkpoint(file)["step"] == 2
 
 
@@ -180,7 +180,7 @@ def test_no_checkpoint_is_whole(two: tuple[bytes, bytes], previous: bytes | None
     file = lay(tmp_path, two[0][:-100], previous)
     with (
         warnings.catch_warnings(action="ignore"),
-        pytest.raises(RuntimeError, match=r"checkpoint.pt is damaged and the only one left; remove it to begin anew"),
+        pytest.raises(RuntimeError, match=r"checkpoint.pt is damaged and the only one left; remove it to start again"),
     ):
         run(LinearTask(), TrainConfig(**LINEAR), tmp_path, progress=False)
     assert file.exists()

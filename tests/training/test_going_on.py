@@ -70,5 +70,5 @@ def test_a_run_from_another_beginning_is_refused(how: str, init: Path, tmp_path:
         autoencoder = randomize_(read(init), 2)
         save_part(init / "vae", autoencoder.config, autoencoder.state_dict())
         message = r"checksum of init was '\w+' and is '\w+'"
-    with pytest.raises(ValueError, match=f"is of another recipe: .*{message}"):
+    with pytest.raises(ValueError, match=f"is from another recipe: .*{message}"):
         run(AutoencoderTask(recipe), recipe.training, tmp_path / "run", progress=False)

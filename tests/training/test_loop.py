@@ -141,7 +141,7 @@ def test_a_run_of_another_recipe_is_refused(kind: str, tmp_path: Path) -> None:
     }[kind]
     for message, changes in others.items():
         task, config = make(kind, tmp_path, tmp_path / "other", **changes)
-        with pytest.raises(ValueError, match=rf"checkpoint.pt is of another recipe: .*{message}.*; begin in another"):
+        with pytest.raises(ValueError, match=rf"checkpoint.pt is from another recipe: .*{message}.*; use another"):
             run(task, config, tmp_path / "run", progress=False)
     assert_same(load(tmp_path / "run"), before)
 
@@ -158,7 +158,7 @@ def test_what_may_change_is_said(tmp_path: Path) -> None:
 def test_a_recipe_that_ends_before_the_checkpoint(tmp_path: Path) -> None:
     run(LinearTask(), TrainConfig(**LINEAR), tmp_path, progress=False)
     files = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
-    with pytest.raises(ValueError, match=r"checkpoint.pt is of step 11, and the recipe ends at step 5"):
+    with pytest.raises(ValueError, match=r"checkpoint.pt is from step 11, but the recipe ends at step 5"):
         run(LinearTask(), TrainConfig(**LINEAR | {"steps": 5}), tmp_path, progress=False)
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == files
 
@@ -326,7 +326,7 @@ def test_a_checkpoint_of_other_networks(tmp_path: Path) -> None:
     run(LinearTask(), config, tmp_path, progress=False)
     task = LinearTask()
     task.network.linear = nn.Linear(5, 2)
-    with pytest.raises(ValueError, match="the checkpoint is of another network than the recipe"):
+    with pytest.raises(ValueError, match="the checkpoint is from another network than the recipe"):
         run(task, config, tmp_path, progress=False)
 
 

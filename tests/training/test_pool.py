@@ -62,7 +62,7 @@ def test_made_anew(what: str, root: Path, made: list[bool], monkeypatch) -> None
         monkeypatch.setattr(diffusion, what, {"JITTER": 3, "SIZES": {"small": (1, 2)}}[what])
     changes = {"data": {"pool_size": 7}} if what == "size" else {}
     before = load_file(root / "run" / "pool.safetensors")
-    with pytest.warns(UserWarning, match=r"pool.safetensors was made from other .*; it is made anew"):
+    with pytest.warns(UserWarning, match=r"pool.safetensors was made from other .*; it is rebuilt"):
         make("diffusion", root, root / "run", **changes)
     assert made == [True]
     after = load_file(root / "run" / "pool.safetensors")
@@ -77,7 +77,7 @@ def test_a_damaged_pool_is_made_anew(root: Path, made: list[bool]) -> None:
     file = root / "run" / "pool.safetensors"
     whole = file.read_bytes()
     file.write_bytes(whole[:-10])
-    with pytest.warns(UserWarning, match=r"pool.safetensors is damaged .*; it is made anew"):
+    with pytest.warns(UserWarning, match=r"pool.safetensors is damaged .*; it is rebuilt"):
         make("diffusion", root, root / "run")
     assert made == [True]
     assert file.read_bytes() == whole
@@ -86,6 +86,6 @@ def test_a_damaged_pool_is_made_anew(root: Path, made: list[bool]) -> None:
 def test_a_pool_that_does_not_say_its_source_is_made_anew(root: Path, made: list[bool]) -> None:
     file = root / "run" / "pool.safetensors"
     save_file(load_file(file), file)
-    with pytest.warns(UserWarning, match=r"pool.safetensors was made from other .*; it is made anew"):
+    with pytest.warns(UserWarning, match=r"pool.safetensors was made from other .*; it is rebuilt"):
         make("diffusion", root, root / "run")
     assert made == [True]

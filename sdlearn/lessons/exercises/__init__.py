@@ -1,4 +1,4 @@
-"""Exercises that check themselves: a cell holds `stub(id)`, and `check(id, mine)` judges what was written there."""
+"""Exercises that check themselves: a cell holds `stub(id)`, and `check(id, mine)` assesses what was written there."""
 
 from typing import Any
 
@@ -21,9 +21,9 @@ def solution(id: str) -> str:
 
 
 def check(id: str, mine: Any) -> Any:
-    """Judge an answer, print one line, and return the part to go on with: the learner's if it is right, else ours.
+    """Assess an answer, print one line, and return the part to use from here on: the learner's if correct, else ours.
 
-    A right answer is kept in the passport. Raises ValueError for an unknown id.
+    A correct answer is kept in the passport. Raises ValueError for an unknown id.
     """
     exercise = find(id)
     verdict = assess(exercise, mine)

@@ -1,8 +1,8 @@
 """How an answer to an exercise is assessed.
 
-An answer is compared with the package's own code on a few random cases: first the values, then the gradients. What is
-often written in its place, a bug, is a small change of the package's source text. A bug is named only if the answer
-computes exactly what this bug computes, and no other.
+An answer is compared with the package's own code on a few random cases: first the values, then the gradients. A common
+mistake, a bug, is a small change to the package's source text. A bug is named only if the answer computes exactly what
+this bug computes, and no other bug does.
 """
 
 import inspect
@@ -25,7 +25,7 @@ TOLERANCE = 1e-5  # of a difference, relative to max(1, the largest value of the
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is said of an answer: ○ it isn't written yet, ✔ it is right, ✘ it is wrong."""
+    """The verdict on an answer: ○ not written yet, ✔ right, ✘ wrong."""
 
     mark: str
     text: str
@@ -47,10 +47,10 @@ def assess(exercise: Exercise, mine: Any) -> Verdict:
     """Compare an answer with the package's own code.
 
     The order: not written yet, an exception, the type, the shape, the dtype, the values, the gradients. The global
-    random numbers stay as they were.
+    random state is left unchanged.
 
     Raises:
-        ValueError: the exercise itself is wrong, say a bug's change that doesn't fit the source any more.
+        ValueError: the exercise itself is wrong, for example a bug whose change no longer fits the source.
     """
     if is_the_package_s(exercise, mine):
         return NOT_WRITTEN
@@ -90,7 +90,7 @@ def is_the_package_s(exercise: Exercise, mine: Any) -> bool:
 
 
 def wrong_kind(exercise: Exercise, mine: Any) -> str | None:
-    """Why the answer is no function or class where it must be one."""
+    """Why the answer isn't the function or class that it must be."""
     owner = exercise.owner
     if owner is not None and not (isinstance(mine, type) and issubclass(mine, owner)):
         return f"it is {describe(mine)}, must be a class that inherits from {owner.__name__}"
@@ -102,7 +102,7 @@ def wrong_kind(exercise: Exercise, mine: Any) -> str | None:
 
 
 def prepare(exercise: Exercise, part: Any) -> Iterator[tuple[Callable[..., Any], list[Any]]]:
-    """For each case what is called and its inputs, all of them made anew, so that no side can spoil the other's.
+    """For each case what is called and its inputs, all made afresh, so that neither side can spoil the other's.
 
     Raises:
         Mismatch: a module's parameters have other names or shapes than the reference's.
@@ -157,7 +157,7 @@ def gradients(exercise: Exercise, part: Any) -> Iterator[dict[str, Tensor | None
         for i, value in enumerate(inputs):
             if isinstance(value, Tensor) and value.is_floating_point():
                 leaves[input_name(exercise, i)] = leaf = value.detach().clone().requires_grad_()
-                inputs[i] = leaf.clone()  # no leaf: the answer may change its inputs in place
+                inputs[i] = leaf.clone()  # not a leaf: the answer may change its inputs in place
         if isinstance(function, nn.Module):
             leaves |= dict(function.named_parameters())
         result = exercise.run(function, *inputs)
@@ -177,7 +177,7 @@ def gradients(exercise: Exercise, part: Any) -> Iterator[dict[str, Tensor | None
 
 
 def input_name(exercise: Exercise, i: int) -> str:
-    """What input i is called, by the signature of what takes it."""
+    """The name of input i, from the signature of what is called."""
     if exercise.run is not call:
         names = list(inspect.signature(exercise.run).parameters.values())[1:]
     elif isinstance(exercise.reference, type):
@@ -191,7 +191,7 @@ def input_name(exercise: Exercise, i: int) -> str:
 
 
 def as_tensors(output: Any) -> list[Tensor] | None:
-    """The output's tensors; numbers become some, too. None if it holds anything else."""
+    """The output's tensors; numbers become tensors, too. None if it holds anything else."""
     several = output if isinstance(output, tuple | list) else (output,)
     if not several or not all(isinstance(one, Tensor | int | float) for one in several):
         return None
@@ -219,7 +219,7 @@ def describe(value: Any) -> str:
 
 
 def first_difference(ours: list[Any], theirs: list[Any]) -> str | None:
-    """Where two sides' outputs first part, in the order type, shape, dtype, value. None where they agree."""
+    """Where the two outputs first differ, in the order type, shape, dtype, value. None if they agree."""
     for mine, reference in zip(ours, theirs, strict=True):
         if kind(mine) != kind(reference):
             return f"it returns {kind(mine)}, must return {kind(reference)}"
@@ -236,7 +236,7 @@ def first_difference(ours: list[Any], theirs: list[Any]) -> str | None:
             return f"the dtype is {mine.dtype}, must be {reference.dtype} ({where})"
     for where, mine, reference in pairs:
         if text := first_value(mine, reference):
-            return f"the values part in {where}, {text}"
+            return f"the values differ in {where}, {text}"
     return None
 
 
@@ -256,7 +256,7 @@ def first_value(mine: Tensor, reference: Tensor) -> str | None:
 def first_gradient_difference(
     ours: list[dict[str, Tensor | None]], theirs: list[dict[str, Tensor | None]]
 ) -> str | None:
-    """Where the gradients first part. Where the reference has none, ours may be anything."""
+    """Where the gradients first differ. If the reference has none, ours can be anything."""
     for i, (mine, reference) in enumerate(zip(ours, theirs, strict=True), 1):
         for name, gradient in reference.items():
             if gradient is None or (mine[name] is None and not gradient.any()):
@@ -264,12 +264,12 @@ def first_gradient_difference(
             if mine[name] is None:
                 return f"no gradient reaches {name} (case {i}): something on the way cuts it off"
             if text := first_value(mine[name], gradient):
-                return f"the gradients for {name} part in case {i}, {text}"
+                return f"the gradients for {name} differ in case {i}, {text}"
     return None
 
 
 def hint(exercise: Exercise, ours: list[Any], our_gradients: list[dict[str, Tensor | None]] | None = None) -> str:
-    """The name of the one bug that computes what the answer computes, and where to read. Empty if none does, or two."""
+    """The name of the one bug that computes what the answer computes, and where to read. Empty if none or two do."""
     fitting = [bug for bug in exercise.bugs if computes(exercise, bug, ours, our_gradients)]
     return f"{fitting[0].name}; read {fitting[0].read}" if len(fitting) == 1 else ""
 
@@ -282,7 +282,7 @@ def computes(exercise: Exercise, bug: Bug, ours: list[Any], our_gradients: list[
         if any(as_tensors(one) is None for one in ours + theirs) or first_difference(ours, theirs):
             return False
         return our_gradients is None or not first_gradient_difference(our_gradients, list(gradients(exercise, part)))
-    except Exception:  # a bug may well end in an error: then it computes nothing
+    except Exception:  # a bug can end in an error: then it computes nothing
         return False
 
 

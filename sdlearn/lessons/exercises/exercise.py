@@ -12,8 +12,8 @@ import torch
 class Bug:
     """A classic mistake, as a change of the reference's own source text.
 
-    name: the hint, what was confused. read: where to read, "equation (2)". changes: (old, new) pairs; each `old` stands
-    exactly once in the source text as `show.whole_source(reference)` returns it.
+    name: the hint, what was confused. read: where to read, "equation (2)". changes: (old, new) pairs; each `old` occurs
+    exactly once in the source text that `show.whole_source(reference)` returns.
     """
 
     name: str
@@ -22,7 +22,7 @@ class Bug:
 
 
 def call(part: Callable[..., Any], *inputs: Any) -> Any:
-    """What is compared, unless the exercise says otherwise: the result of the call."""
+    """What is compared by default: the result of the call."""
     return part(*inputs)
 
 
@@ -39,10 +39,10 @@ class Exercise:
     bugs: two or more, told apart by their outputs on the cases.
     difficulty: 1 easy, 2 medium, 3 hard.
     run: run(part, *inputs) returns what is compared: a tensor, a number, or a tuple of them. part is the function, the
-        method of an object that was just made, or the object.
-    part: the key of sdlearn.load(parts=...) under which the answer goes into the model, if there is one.
-    sampler: the sampler that uses this part, where not every one does and the part is no sampler itself.
-    box: the box of the map that it belongs to.
+        method of a new object, or the object.
+    part: the key in sdlearn.load(parts=...) that puts the answer into the model, if there is one.
+    sampler: the sampler that uses this part, if not all do and the part isn't a sampler itself.
+    box: the box on the map that it belongs to.
     """
 
     id: str

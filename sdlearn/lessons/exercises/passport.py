@@ -29,7 +29,7 @@ SEED = 3
 
 
 def passport_folder() -> Path:
-    """Where right answers are kept: $SDLEARN_PASSPORT, else sdlearn/passport in $XDG_DATA_HOME or ~/.local/share."""
+    """Where correct answers are kept: $SDLEARN_PASSPORT, else sdlearn/passport in $XDG_DATA_HOME or ~/.local/share."""
     if folder := os.environ.get("SDLEARN_PASSPORT"):
         return Path(folder)
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "sdlearn" / "passport"
@@ -42,7 +42,7 @@ def remembered() -> dict[str, Path]:
 
 
 def remember(exercise: Exercise, mine: Any) -> str:
-    """Keep the source of a right answer in the passport. Returns why that can't be done, or an empty text."""
+    """Keep the source of a correct answer in the passport. Returns why that can't be done, or an empty text."""
     found = own_source(mine)
     if found is None:
         return "it has no source text; write it as a function or class with a name"
@@ -76,7 +76,7 @@ def judge_source(exercise: Exercise, text: str) -> tuple[Verdict, Any]:
 
 
 def recheck(exercise: Exercise, file: Path) -> tuple[Verdict, Any]:
-    """Judge a file of the passport anew."""
+    """Assess a file of the passport again."""
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -85,7 +85,7 @@ def recheck(exercise: Exercise, file: Path) -> tuple[Verdict, Any]:
 
 
 def recheck_all() -> Iterator[tuple[Exercise, Verdict, Any]]:
-    """Each exercise, what is to be said of the answer in the passport, and the answer."""
+    """Each exercise, the verdict on the answer in the passport, and the answer."""
     files = remembered()
     for id, exercise in EXERCISES.items():
         verdict, mine = recheck(exercise, files[id]) if id in files else (NOT_WRITTEN, None)
@@ -93,7 +93,7 @@ def recheck_all() -> Iterator[tuple[Exercise, Verdict, Any]]:
 
 
 def join_parts(own: Mapping[str, Any]) -> dict[str, Callable[..., Any] | type]:
-    """From right answers by id, what goes to sdlearn.load(parts=...). Methods of one class are joined in one class."""
+    """The `parts` of sdlearn.load from correct answers by id. Methods of the same class are joined in one class."""
     parts: dict[str, Any] = {}
     for id, mine in own.items():
         exercise = find(id)
@@ -106,14 +106,14 @@ def join_parts(own: Mapping[str, Any]) -> dict[str, Callable[..., Any] | type]:
 
 
 def sampler_of(exercise: Exercise) -> str | None:
-    """The only sampler with which the answer takes part in a drawing, or None if it does with any, or never."""
+    """The only sampler with which the answer takes part in a drawing; None if any does, or none."""
     return exercise.part if exercise.part in SAMPLERS else exercise.sampler
 
 
 def choose_sampler(own: Collection[str], default: str) -> str:
-    """The sampler to draw with: the one that most of these exercises need; of equals the model's own, else the first.
+    """The sampler to draw with: the one that most of these exercises need; on a tie the model's own, else the first.
 
-    A drawing has one sampler. Answers that need another one wait, all others take part.
+    A drawing has one sampler. Answers that need another one are left out; all others take part.
     """
     needed = [sampler for id in own if (sampler := sampler_of(find(id)))]
     return max([default, *needed], key=needed.count)
@@ -123,11 +123,11 @@ def see(id: str, mine: Any) -> None:
     """Show the same prompt and seed drawn with the package's part and with the learner's, if that is right.
 
     Raises:
-        ValueError: there is no such exercise, or the model doesn't draw with what it is about.
+        ValueError: there is no such exercise, or the model doesn't use its part to draw.
     """
     exercise = find(id)
     if exercise.part is None:
-        raise ValueError(f"{id} is no part of the model's drawing, so there is nothing to see")
+        raise ValueError(f"{id} plays no part when the model draws, so there is nothing to see")
     if not assess(exercise, mine).green:
         print(f"{id} isn't right yet. Once its check is green, this cell draws a picture with your part.")
         return
@@ -153,7 +153,7 @@ def own_boxes(done: Collection[str]) -> dict[str, tuple[int, int]]:
 
 
 def draw_map(model: "StableDiffusion", here: str | None = None) -> "Figure":
-    """The map of the whole with measured shapes; a box shows how many of its exercises are in the passport.
+    """The complete map with measured shapes; a box shows how many of its exercises are in the passport.
 
     here: the box where the reader is. Raises ValueError when there is no such box.
     """
@@ -164,7 +164,7 @@ def draw_map(model: "StableDiffusion", here: str | None = None) -> "Figure":
 def draw_map_and_picture(
     model: "StableDiffusion", prompt: str, seed: int, sampler: str, done: Collection[str], here: str | None = None
 ) -> tuple["Figure", Image.Image]:
-    """The map with the first and the last latents of a drawing, decoded, and the last one by itself."""
+    """The map with the first and the last latents of a drawing, decoded, and the last picture by itself."""
     steps = list(model.sample(prompt, seed=seed, sampler=sampler))
     noise, picture = (to_images(model.decode(step.x))[0] for step in (steps[0], steps[-1]))
     shapes = show.measure_shapes(model, prompt, seed)
@@ -174,9 +174,9 @@ def draw_map_and_picture(
 def draw_passport(
     own: Mapping[str, Any], prompt: str, seed: int, source: str | None = None
 ) -> tuple[Image.Image, list[str]]:
-    """One picture with all right answers in place of ours, beside it the map; and the names of the parts that drew it.
+    """A picture drawn with all correct answers, next to the map; and the names of the parts that drew it.
 
-    own: right answers by id. source: the model, as for sdlearn.load.
+    own: correct answers by id. source: the model, as for sdlearn.load.
     """
     model = sdlearn.load(source, parts=join_parts(own), device="auto")
     sampler = choose_sampler(own, model.defaults.sampler)

@@ -15,7 +15,7 @@ EXERCISES: dict[str, Exercise] = {
 
 
 def find(id: str) -> Exercise:
-    """The exercise of this id. Raises ValueError, with the ids that are most like it, when there is none."""
+    """The exercise of this id. Raises ValueError, with the most similar ids, if there is none."""
     if id not in EXERCISES:
         like = get_close_matches(str(id), EXERCISES, n=5, cutoff=0.4) or list(EXERCISES)
         raise ValueError(f"there is no exercise {id!r}; did you mean {', '.join(like)}?")

@@ -1,6 +1,6 @@
-"""Source texts: of the package, made into stubs and solutions, and of what a learner wrote.
+"""Source texts: the package's, turned into stubs and solutions, and the learner's.
 
-Texts are changed at the places that `ast` names, so that comments and line breaks stay as they were written.
+Texts are changed only at the places found by `ast`, so that comments and line breaks are preserved.
 """
 
 import ast
@@ -26,7 +26,7 @@ DIMENSION = r"(?:\d*[A-Za-z]\w?|\d+|in|out|\.\.\.)(?: ?[*/+·−-] ?\w+)*"
 SHAPE = re.compile(rf"\({DIMENSION},(?: {DIMENSION})?(?:, {DIMENSION})*\)")  # (B, C, H, W), (B,), (2B, H*W, C)
 WIDTH = 100  # of a stub's lines, in columns
 
-Edit = tuple[int, int, str]  # from here to there, in bytes, this text instead
+Edit = tuple[int, int, str]  # start and end, in bytes, and the replacement
 
 
 def as_subclass(method: str, owner: type, name: str) -> str:
@@ -35,7 +35,7 @@ def as_subclass(method: str, owner: type, name: str) -> str:
 
 
 def changed_source(reference: Callable[..., Any] | type, changes: Sequence[tuple[str, str]], owner: type | None) -> str:
-    """The source text with some changes. Raises ValueError unless each old text stands there exactly once."""
+    """The source text with some changes. Raises ValueError unless each old text occurs in it exactly once."""
     text = whole_source(reference)
     for old, new in changes:
         if text.count(old) != 1:
@@ -56,7 +56,7 @@ def run_source(text: str, file: str = "<passport>", namespace: dict[str, Any] | 
 def stub(exercise: Exercise) -> str:
     """The cell in which the learner writes: the package's source without type hints and without its answer.
 
-    Signature, docstring, the refusal of bad input at the beginning, a class's `__init__` and comments with shapes stay.
+    It keeps the signature, the docstring, input checks at the beginning, a class's `__init__` and shape comments.
     """
     return cell(exercise, emptied=True)
 
@@ -74,7 +74,7 @@ def cell(exercise: Exercise, emptied: bool) -> str:
 
 
 def rewritten(exercise: Exercise, emptied: bool) -> str:
-    """The source under the learner's name, without type hints; where emptied, without the answer."""
+    """The source under the learner's name, without type hints and, if emptied, without the answer."""
     text = whole_source(exercise.reference) + "\n"
     name = exercise.reference.__name__
     own_name = name if exercise.owner else exercise.own_name
@@ -85,7 +85,7 @@ def rewritten(exercise: Exercise, emptied: bool) -> str:
 
 
 class Text:
-    """A text whose places are counted in bytes, as `ast` does."""
+    """A text whose positions are counted in bytes, as in `ast`."""
 
     def __init__(self, text: str) -> None:
         self.data = text.encode()
@@ -110,7 +110,7 @@ def changed(text: str, changes: list[Edit]) -> str:
 
 
 def edits(text: Text, node: ast.AST, name: str, own_name: str, emptied: bool) -> Iterator[Edit]:
-    """What to change so that hints go, `name` becomes `own_name`, and where emptied, the bodies of functions go."""
+    """The edits that remove hints, turn `name` into `own_name` and, if emptied, remove the bodies of functions."""
     if isinstance(node, ast.FunctionDef):
         yield header(text, node, own_name if node.name == name else node.name)
         if emptied and node.name != "__init__":
@@ -167,7 +167,7 @@ def header(text: Text, node: ast.FunctionDef, name: str) -> Edit:
 
 
 def body(text: Text, node: ast.FunctionDef) -> Edit:
-    """In place of a function's body: how it begins, its comments with shapes, and `raise NotImplementedError`."""
+    """Replaces a function's body: its beginning, its shape comments, and `raise NotImplementedError`."""
     given = list(takewhile(stays, node.body))
     start = text.end(given[-1]) if given else header(text, node, node.name)[1]
     kept = [
@@ -181,7 +181,7 @@ def body(text: Text, node: ast.FunctionDef) -> Edit:
 
 
 def stays(statement: ast.stmt) -> bool:
-    """Whether a stub keeps a statement with which a function begins: a docstring, or what only refuses bad input."""
+    """Whether a stub keeps a statement at the beginning of a function: a docstring, or a check of the input."""
     match statement:
         case ast.Expr(ast.Constant(str())) | ast.If(body=[ast.Raise()], orelse=[]):
             return True
@@ -189,7 +189,7 @@ def stays(statement: ast.stmt) -> bool:
 
 
 def free_names(text: str) -> set[str]:
-    """The names that a text uses and doesn't define, without Python's own."""
+    """The names that a text uses but doesn't define, without builtins."""
     top = symtable.symtable(text, "<cell>", "exec")
     defined = {one.get_name() for one in top.get_symbols() if one.is_assigned() or one.is_imported()}
 
@@ -234,7 +234,7 @@ def import_lines(names: set[str], module: ModuleType) -> list[str]:
 
 
 def own_source(mine: Any) -> tuple[str, set[str]] | None:
-    """The source text of what a learner wrote, with all that it needs, and the names that couldn't be found.
+    """The source text of what a learner wrote, with everything that it needs, and the names that couldn't be found.
 
     `mine` is a function or a class, made in a notebook or in a file. The text holds the imports, functions and values
     of the same cell or file that are used, and imports for those of other cells. It ends with the definition. None if

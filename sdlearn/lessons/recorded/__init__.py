@@ -1,4 +1,4 @@
-"""Runs that take longer than a lesson may: what they measured and drew, and beside it the recipe that made them.
+"""Runs that take too long for a lesson: what they measured and drew, and the recipe that made them.
 
 `NAME.py` makes `NAME.csv` and `NAME.png`: `make recorded RUN=NAME`.
 """

@@ -1,10 +1,10 @@
-"""Lesson 02: the bundled model's UNet trained anew, once to predict epsilon and once v, all else being equal.
+"""Lesson 02: the bundled model's UNet retrained, once to predict epsilon and once v, all else being equal.
 
     make recorded RUN=epsilon_or_v
 
-Takes half an hour on two cores, and goes on where it was stopped. Text encoder and autoencoder are the bundled ones.
-After 50, 100, 200 and 400 steps of 64 scenes the averaged UNet draws 80 pictures, the same for both: how many have the
-asked background colour, and of how many does the judge name the asked subject?
+Takes half an hour on two cores, and resumes where it was stopped. Text encoder and autoencoder are the bundled ones.
+After 50, 100, 200 and 400 steps of 64 scenes the averaged UNet draws 80 pictures, the same for both. How many have the
+requested background colour, and in how many does the judge recognise the requested subject?
 """
 
 import copy
@@ -37,7 +37,7 @@ SHOWN = 10
 
 
 def make_recipe(prediction_type: str, steps: int, pool_size: int) -> DiffusionRecipe:
-    """The bundled UNet's recipe. Its learning rate stays where it is to the end, so that any step may be the last."""
+    """The bundled UNet's recipe. Its learning rate stays constant to the end, so that any step can be the last."""
     file = FOLDER.parents[1] / "training" / "recipes" / "diffusion.toml"
     recipe = read_table(DiffusionRecipe, read_recipe(file), str(file))
     return replace(
@@ -65,7 +65,7 @@ def measure(recipe: DiffusionRecipe, model: Path, judge: Judge, pictures: int) -
 
 
 def record(work: Path, target: Path, steps: tuple[int, ...], pictures: int, pool_size: int, judge: Judge) -> None:
-    """Train both in the folder `work`, and write `target`.csv and, of what both draw in the end, `target`.png."""
+    """Train both in the folder `work`, and write `target`.csv and `target`.png, which shows what both finally draw."""
     rows, sheet = [], []
     for prediction_type in ("epsilon", "v_prediction"):
         for number in steps:
@@ -90,7 +90,7 @@ def record(work: Path, target: Path, steps: tuple[int, ...], pictures: int, pool
         image_grid(sheet, columns=SHOWN).save(temporary, format="PNG", optimize=True)
 
 
-def main(work: Annotated[Path, typer.Option(help="Where the training goes on.")] = Path("runs/epsilon_or_v")) -> None:
+def main(work: Annotated[Path, typer.Option(help="Where the training resumes.")] = Path("runs/epsilon_or_v")) -> None:
     """Make the recorded run."""
     record(work, FOLDER / "epsilon_or_v", STEPS, PICTURES, 16_000, load_judge())
 

@@ -160,7 +160,7 @@ def test_the_values_are_told_to_four_digits() -> None:
     (unconditional, conditional, scale) = registry.find("00.combine").cases(torch.Generator().manual_seed(0))[2]
     right = combine(unconditional, conditional, scale)[1, 0, 0, 4].item()
     text = without(registry.find("00.combine"), answer)
-    assert text == f"the values part in case 3, at index [1, 0, 0, 4]: yours is 12.35, must be {right:.4g}"
+    assert text == f"the values differ in case 3, at index [1, 0, 0, 4]: yours is 12.35, must be {right:.4g}"
 
 
 def test_the_bound() -> None:
@@ -229,7 +229,7 @@ class TestHints:
     def test_two_bugs_that_fit_give_no_hint(self) -> None:
         swapped = Bug("the same in other words", "equation (2)", (("signal_rate *", "1 * noise_rate *"),))
         exercise = Exercise(METHOD.id, METHOD.reference, METHOD.cases, (METHOD.bugs[0], swapped), 1, 5)
-        assert "the values part in case 1" in without(exercise, with_bug(METHOD, METHOD.bugs[0]))
+        assert "the values differ in case 1" in without(exercise, with_bug(METHOD, METHOD.bugs[0]))
 
     def test_a_bug_must_fit_all_cases(self) -> None:
         class Sometimes(Schedule):
@@ -237,14 +237,14 @@ class TestHints:
                 signal_rate, noise_rate = self.rates(t, x0)
                 return (signal_rate if x0.ndim == 2 else noise_rate) * x0 + noise_rate * noise
 
-        assert "the values part in case 1" in without(METHOD, Sometimes)
+        assert "the values differ in case 1" in without(METHOD, Sometimes)
 
     def test_a_bug_that_stops_is_passed_over(self) -> None:
         (stops,) = MODULE.bugs[1:]
         with pytest.raises(NameError):
             list(ex.engine.outputs(MODULE, with_bug(MODULE, stops)))
         changed = Bug("", "", (("return x + hidden", "return x + 2 * hidden"),))
-        assert "the values part" in without(MODULE, with_bug(MODULE, changed))
+        assert "the values differ" in without(MODULE, with_bug(MODULE, changed))
         assert "NameError" in without(MODULE, with_bug(MODULE, stops))
 
     def test_a_bug_of_the_gradient_alone(self) -> None:
@@ -500,7 +500,7 @@ def test_see(shown: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == ""
     ex.see("00.combine", lambda u, c, s: u)
     assert len(shown) == 2 and capsys.readouterr().out.startswith("00.combine isn't right yet.")
-    with pytest.raises(ValueError, match="no part of the model's drawing"):
+    with pytest.raises(ValueError, match="plays no part when the model draws"):
         ex.see(METHOD.id, Schedule)
 
 
