@@ -209,5 +209,5 @@ def test_card(report: Report, model: sdlearn.StableDiffusion, tmp_path: Path) ->
     with pytest.raises(FileNotFoundError, match="model_index"):
         write_card(tmp_path / "none", report, {})
     (tmp_path / "log.csv").write_text("step,loss\n")
-    with pytest.raises(ValueError, match="no log"):
+    with pytest.raises(ValueError, match="not a log"):
         write_card(tmp_path, report, {"UNet": (tmp_path / "recipe.toml", tmp_path / "log.csv")})
