@@ -241,7 +241,7 @@ def first_difference(ours: list[Any], theirs: list[Any]) -> str | None:
 
 
 def first_value(mine: Tensor, reference: Tensor) -> str | None:
-    """The first index at which two tensors of one shape differ by more than the bound, and both values."""
+    """The first index at which two tensors of one shape differ by more than the tolerance, and both values."""
     mine, reference = mine.double(), reference.double()
     finite = reference[reference.isfinite()].abs()
     scale = max(1.0, finite.max().item()) if finite.numel() else 1.0
