@@ -2,7 +2,8 @@
 
     make recorded RUN=epsilon_or_v
 
-Takes half an hour on two cores, and resumes where it was stopped. Text encoder and autoencoder are the bundled ones.
+Takes half an hour on two cores, and resumes where it was stopped. Text encoder and autoencoder are the bundled ones;
+what is stored here was recorded with the autoencoder before today's.
 After 50, 100, 200 and 400 steps of 64 scenes the averaged UNet draws 80 pictures, the same for both. How many have the
 requested background colour, and in how many does the judge recognise the requested subject?
 """
