@@ -17,6 +17,7 @@ SCHEDULERS: dict[str, tuple[Any, float | None]] = {
     "ddpm": (diffusers.DDPMScheduler, None),
     "plms": (diffusers.PNDMScheduler, None),
     "dpmpp_2m": (diffusers.DPMSolverMultistepScheduler, 1e-6),
+    "dpmpp_2m_karras": (diffusers.DPMSolverMultistepScheduler, 1e-6),
     "euler": (diffusers.EulerDiscreteScheduler, 1e-6),
     "euler_ancestral": (diffusers.EulerAncestralDiscreteScheduler, 1e-6),
     "heun": (diffusers.HeunDiscreteScheduler, 1e-6),
@@ -30,7 +31,8 @@ def both(folder: Path, pipeline: Any, sampler: str) -> tuple[StableDiffusion, An
         setattr(ours.schedule, table, getattr(ours.schedule, table).double())
     theirs = pipeline.from_pretrained(folder, local_files_only=True).to(torch.float64)
     theirs.set_progress_bar_config(disable=True)
-    theirs.scheduler = SCHEDULERS[sampler][0].from_pretrained(folder / "scheduler")
+    options = {"use_karras_sigmas": sampler.endswith("karras")} if sampler.startswith("dpmpp") else {}
+    theirs.scheduler = SCHEDULERS[sampler][0].from_pretrained(folder / "scheduler", **options)
     for table in ("betas", "alphas", "alphas_cumprod", "final_alpha_cumprod", "one"):
         if isinstance(value := getattr(theirs.scheduler, table, None), Tensor):
             setattr(theirs.scheduler, table, value.double())
