@@ -84,7 +84,7 @@ def main() -> None:
             f"latents, whose standard deviation is 1, to those of {FINE['steps']} steps of {FINE['sampler']};",
             "a sampler that adds noise has none.",
             "",
-            "Fresh noise repairs some of the network's own errors, so the samplers that add it draw the sharpest",
+            "The samplers that add fresh noise draw the sharpest",
             "pictures. The default adds none: it takes half their time or less, and the same start gives the same",
             "picture with every number of steps, which the lessons need.",
             "",
