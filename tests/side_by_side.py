@@ -22,6 +22,7 @@ SCHEDULERS: dict[str, tuple[Any, float | None]] = {
     "euler_ancestral": (diffusers.EulerAncestralDiscreteScheduler, 1e-6),
     "heun": (diffusers.HeunDiscreteScheduler, 1e-6),
 }
+CLASSES = {name: kind.__name__ for name, (kind, _) in SCHEDULERS.items()}
 
 
 def both(folder: Path, pipeline: Any, sampler: str) -> tuple[StableDiffusion, Any]:

@@ -111,12 +111,12 @@ def test_bundled_model_is_equal_to_diffusers(sampler: str, tolerance: float | No
 @pytest.mark.usefixtures("quiet_diffusers")
 def test_diffusers_loads_the_bundled_model_s_default_sampler() -> None:
     reference = diffusers.StableDiffusionPipeline.from_pretrained(BUNDLED, local_files_only=True)
-    defaults = load(BUNDLED).defaults
-    assert defaults.sampler == "dpmpp_2m_karras"
+    ours = load(BUNDLED)
+    assert ours.defaults.sampler == "dpmpp_2m_karras"
     assert isinstance(reference.scheduler, diffusers.DPMSolverMultistepScheduler)
     assert reference.scheduler.config.use_karras_sigmas
-    reference.scheduler.set_timesteps(defaults.steps)
-    grid = make_grid_karras(load(BUNDLED).schedule, defaults.steps)
+    reference.scheduler.set_timesteps(ours.defaults.steps)
+    grid = make_grid_karras(ours.schedule, ours.defaults.steps)
     assert reference.scheduler.timesteps.tolist() == grid.timesteps.tolist()
 
 

@@ -124,8 +124,7 @@ class Scenes:
 
     def _place(self, side: int, rng: np.random.Generator | None) -> int:
         """Where a subject of this width (or height) begins: the centre, moved a little, never over the edge."""
-        middle = (self.size - side) // 2
-        jitter = max(0, min(JITTER * self.size // 64, middle - 1))
+        middle, jitter = placement(side, self.size)
         return middle if rng is None else middle + int(rng.integers(-jitter, jitter + 1))
 
 
@@ -274,15 +273,25 @@ def paste(canvas: np.ndarray, sticker: np.ndarray, x0: int, y0: int) -> None:
     below[:] = sticker[..., :3] + ((below * clear + 127) // 255).astype(np.uint8)
 
 
-def edges(image: Tensor) -> Tensor:
-    """The edges of an image (3, H, W) uint8: (1, H, W) float in [0, 1], the length of the steepest channel's gradient.
+def placement(side: int, size: int = 64) -> tuple[int, int]:
+    """Where a subject of this width (or height) begins in a scene of this size: the centre, and how far from there."""
+    middle = (size - side) // 2
+    return middle, max(0, min(JITTER * size // 64, middle - 1))
 
-    Sobel's two filters (the first step of Canny's edge detector), on the image with its border repeated.
+
+def edges(image: Tensor) -> Tensor:
+    """The edges of an image (3, H, W) uint8: (1, H, W) float in [0, 1], how steep the steepest channel is."""
+    return steepness(image[:, None].float() / 255).amax(dim=0, keepdim=True).clamp(max=1)
+
+
+def steepness(grey: Tensor) -> Tensor:
+    """The length of the gradient of grey pictures (B, 1, H, W): (B, H, W).
+
+    Sobel's two filters (the first step of Canny's edge detector), on the pictures with their borders repeated.
     """
-    x = torch.nn.functional.pad(image[:, None].float() / 255, (1, 1, 1, 1), mode="replicate")  # (3, 1, H+2, W+2)
+    x = torch.nn.functional.pad(grey, (1, 1, 1, 1), mode="replicate")  # (B, 1, H+2, W+2)
     sobel = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 4
-    gradient = torch.nn.functional.conv2d(x, torch.stack([sobel, sobel.T])[:, None])  # (3, 2, H, W)
-    return gradient.norm(dim=1).amax(dim=0, keepdim=True).clamp(max=1)
+    return torch.nn.functional.conv2d(x, torch.stack([sobel, sobel.T])[:, None]).norm(dim=1)
 
 
 def _generator(seed: int, stream: int, index: int) -> np.random.Generator:

@@ -21,13 +21,12 @@ from tqdm.auto import tqdm
 from sdlearn.data import SIZES, SUBJECTS, Scene, Scenes, caption, pairs
 from sdlearn.data.scenes import SPLITS
 from sdlearn.evaluation.judge import Judge, background_colors, judge_pictures, load_judge
-from sdlearn.evaluation.sharpness import Sharpness, edge_agreement, measure_sharpness, nearest_renderings, psnr
+from sdlearn.evaluation.sharpness import SIDE, Sharpness, edge_agreement, measure_sharpness, nearest_renderings, psnr
 from sdlearn.files import atomic_write, write_json
 from sdlearn.pictures import captioned_grid, save_image_grid, to_images, to_pixels, to_unit
 from sdlearn.pipeline import StableDiffusion
 
 BATCH = 128
-SIDE = 64  # pixels: the size of the scenes, and so of what the judge accepts
 STREAM = 1000  # the scenes of an evaluation have random numbers that no split of `Scenes` uses
 
 

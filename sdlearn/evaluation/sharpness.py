@@ -8,14 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from sdlearn.data.scenes import COLORS, JITTER, SIZES, Stickers, paste
+from sdlearn.data.scenes import COLORS, SIZES, Stickers, paste, placement, steepness
 
 SIDE = 64  # pixels of a scene
 EDGE = 0.25  # an edge: this much of the way from black to white between neighbouring pixels
-SOBEL = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 4
 
 
 @dataclass(frozen=True)
@@ -42,11 +40,10 @@ def renderings(stickers: Stickers, subject: str, color: str, size: str) -> Tenso
     pictures = []
     for side in sides:
         sticker = stickers.shrunk(subject, side)  # (h, w, 4)
-        middles = [(SIDE - length) // 2 for length in sticker.shape[:2]]
-        down, right = (max(0, min(JITTER, middle - 1)) for middle in middles)
+        (top, down), (left, right) = (placement(length) for length in sticker.shape[:2])
         # One larger picture with the subject in the middle: each place is a window of it.
         canvas = np.full((SIDE + 2 * down, SIDE + 2 * right, 3), COLORS[color], np.uint8)
-        paste(canvas, sticker, middles[1] + right, middles[0] + down)
+        paste(canvas, sticker, left + right, top + down)
         windows = torch.from_numpy(canvas).unfold(0, SIDE, 1).unfold(1, SIDE, 1)  # (2·down+1, 2·right+1, 3, 64, 64)
         pictures.append(windows.flatten(0, 1))
     return torch.cat(pictures)
@@ -79,8 +76,7 @@ def edge_agreement(drawn: Tensor, true: Tensor) -> Tensor:
 def edge_pixels(pictures: Tensor) -> Tensor:
     """Where the grey picture changes by more than EDGE from pixel to pixel, by Sobel's filters. (B, H, W), booleans."""
     grey = pictures.float().mean(dim=1, keepdim=True) / 255  # (B, 1, H, W)
-    padded = F.pad(grey, (1, 1, 1, 1), mode="replicate")
-    return F.conv2d(padded, torch.stack([SOBEL, SOBEL.T])[:, None]).norm(dim=1) > EDGE
+    return steepness(grey) > EDGE
 
 
 def psnr(original: Tensor, other: Tensor) -> tuple[Tensor, float]:

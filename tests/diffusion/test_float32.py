@@ -6,22 +6,12 @@ What they compute is compared in float64, in test_samplers.py.
 import diffusers
 import pytest
 import torch
+from side_by_side import CLASSES
 from torch import Tensor
 
 from sdlearn.diffusion.samplers import draw_noise, get_sampler, last
 from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
 from sdlearn.lessons.check import assert_parity
-
-CLASSES = {
-    "ddpm": "DDPMScheduler",
-    "ddim": "DDIMScheduler",
-    "plms": "PNDMScheduler",
-    "euler": "EulerDiscreteScheduler",
-    "euler_ancestral": "EulerAncestralDiscreteScheduler",
-    "heun": "HeunDiscreteScheduler",
-    "dpmpp_2m": "DPMSolverMultistepScheduler",
-    "dpmpp_2m_karras": "DPMSolverMultistepScheduler",
-}
 
 
 def denoise(x: Tensor, t: float) -> Tensor:

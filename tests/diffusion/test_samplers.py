@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from side_by_side import CLASSES
 from torch import Tensor
 
 from sdlearn.diffusion.samplers import (
@@ -28,16 +29,6 @@ pytestmark = pytest.mark.usefixtures("float64_schedulers")
 
 SHAPE = (3, 4, 5, 7)
 STEPS = (1, 2, 3, 7, 20, 27, 50)  # and 999 and 1000 in tests of their own
-CLASSES = {
-    "ddpm": "DDPMScheduler",
-    "ddim": "DDIMScheduler",
-    "plms": "PNDMScheduler",
-    "euler": "EulerDiscreteScheduler",
-    "euler_ancestral": "EulerAncestralDiscreteScheduler",
-    "heun": "HeunDiscreteScheduler",
-    "dpmpp_2m": "DPMSolverMultistepScheduler",
-    "dpmpp_2m_karras": "DPMSolverMultistepScheduler",
-}
 # name, options of our loop = options of the reference's step
 KINDS = [(name, {}) for name in CLASSES] + [("ddim", {"eta": 0.5}), ("ddim", {"eta": 1.0})]
 IDS = [*CLASSES, "ddim-0.5", "ddim-1"]
