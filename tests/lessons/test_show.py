@@ -4,10 +4,13 @@ import base64
 import importlib
 import inspect
 import io
+import math
 import pkgutil
 from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import ipywidgets
 import numpy as np
@@ -177,12 +180,152 @@ def test_pictures_and_figures_carry_their_alt_text(displayed: list) -> None:
     assert [data["text/plain"] for data, _ in displayed] == ["red", "two"]
     assert displayed[0][1]["image/png"]["width"] == 256
     with Image.open(io.BytesIO(base64.b64decode(displayed[0][0]["image/png"]))) as image:
-        assert image.size == (256, 128) and image.getpixel((0, 0)) == (255, 0, 0)
+        assert image.size == (384, 192) and image.getpixel((0, 0)) == (255, 0, 0)
     assert not plt.get_fignums()
     with pytest.raises(ValueError, match="alt is empty"):
         show.picture(Image.new("RGB", (4, 4)), alt=" ")
     with pytest.raises(ValueError, match="1 rows of 3"):
         show.image_table([[Image.new("RGB", (4, 4))] * 2], ["row"], ["a", "b", "c"])
+
+
+def test_the_house_style_is_as_wide_as_the_text() -> None:
+    fig, ax = show.axes(height=3)
+    assert tuple(fig.get_size_inches()) == (8, 3) and not ax.spines["top"].get_visible()
+    assert show.render(fig).size == (768, 288)
+    fig, panels = show.axes(2, columns=3, rows=2, sharey=True)
+    assert panels.shape == (2, 3)
+    panels[1, 2].set_title("a title, set later")
+    assert panels[1, 2].title.get_fontsize() == show.LETTERS
+    show.render(fig)
+
+
+def ends(ax: Any) -> dict[str, tuple[float, float]]:
+    """The lower and the upper edge of each curve's name, in pixels."""
+    shown = {one.get_text(): one.get_window_extent() for one in ax.texts if one.get_gid() == "curve"}
+    return {name: (box.y0, box.y1) for name, box in shown.items()}
+
+
+def test_names_of_curves_stand_at_their_ends_and_do_not_overlap() -> None:
+    import matplotlib.pyplot as plt
+
+    fig, ax = show.axes()
+    x = torch.linspace(0, 1, 5)
+    for i, name in enumerate("abcd"):
+        show.curve(ax, x, (0.02 * x * (i - 5)).requires_grad_(), name, show.GREEN, linestyle="--")
+    show.curve(ax, x, x, "apart", show.BLUE)
+    show.curve(ax, x, [0.0, 1.0, 0.5, 0.5, math.nan], "ends earlier", show.GREY)
+    show.curve(ax, x, -x / 10)  # without a name
+    assert {line.get_color() for line in ax.lines} == {show.GREEN, show.BLUE, show.GREY}
+    show.part_names(fig)
+    found = ends(ax)
+    assert len(found) == 6 and sorted(found, key=lambda name: found[name]) == [*"abcd", "ends earlier", "apart"]
+    edges = sorted(found.values())
+    assert all(upper[0] >= lower[1] - 0.1 * (lower[1] - lower[0]) for lower, upper in pairwise(edges))
+    box = ax.get_window_extent()
+    assert edges[0][0] >= box.y0 - 1 and edges[-1][1] <= box.y1 + 1
+    end = ax.transData.transform((1, 1))[1]
+    assert sum(found["apart"]) / 2 == pytest.approx(end, abs=fig.dpi / 8)  # what does not overlap stays
+    plt.close(fig)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "places"),
+    [
+        ([10, 50], [10, 50]),
+        ([50, 10], [50, 10]),
+        ([20, 20, 20], [10, 20, 30]),
+        ([20, 24, 60], [17, 27, 60]),
+        ([0, 1], [5, 15]),
+        ([99, 100, 40], [85, 95, 40]),
+    ],
+)
+def test_spread(wanted: list[float], places: list[float]) -> None:
+    assert show.spread(wanted, gap=10, low=5, high=95) == pytest.approx(places)
+
+
+def test_bars_carry_their_names_values_and_marks() -> None:
+    import matplotlib.pyplot as plt
+
+    fig, panels = show.axes(2, columns=2)
+    for ax, values in zip(panels, ([0.1, 0.5], [0.25, 0.3]), strict=True):
+        show.bars(ax, ["left", "right"], values, torch.tensor([0.2, 0.4]), "true", largest=0.5)
+    ax = panels[0]
+    assert [bar.get_width() for bar in ax.patches] == [0.1, 0.5]
+    assert [one.get_text() for one in ax.texts] == ["10%", "50%", "true"]
+    assert [one.get_text() for one in ax.get_yticklabels()] == ["left", "right"] and ax.yaxis_inverted()
+    (marks,) = ax.collections
+    assert [float(line[0, 0]) for line in marks.get_segments()] == pytest.approx([0.2, 0.4])
+    assert panels[0].get_xlim() == panels[1].get_xlim()
+    plt.close(fig)
+    fig, ax = show.axes()
+    show.bars(ax, ["a"], [3.14159], form="{:.2f}")
+    assert [one.get_text() for one in ax.texts] == ["3.14"] and ax.get_xlim()[1] > 3.14159
+    plt.close(fig)
+
+
+def test_a_picture_among_axes_keeps_its_pixels() -> None:
+    import matplotlib.pyplot as plt
+
+    fig, (left, right) = show.axes(columns=2)
+    show.image(left, torch.ones(3, 4, 4), "t = 0")
+    show.image(right, Image.new("RGB", (4, 4)))
+    assert left.get_title(loc="center") == "t = 0" and left.images[0].get_interpolation() == "nearest"
+    assert np.asarray(left.images[0].get_array()).tolist() == np.full((4, 4, 3), 255).tolist()
+    plt.close(fig)
+
+
+def test_a_table_of_pictures_fills_the_width_with_equal_pixels(displayed: list) -> None:
+    pixels = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    show.pictures([pixels, to_images(-pixels)], ["as drawn", "$-x$"], ["one", "two", "three", "and\nfour"], alt="eight")
+    ((data, about),) = displayed
+    assert about == {"image/png": {"alt": "eight", "width": 768}}
+    with Image.open(io.BytesIO(base64.b64decode(data["image/png"]))) as image:
+        sheet = np.asarray(image.convert("RGB")).astype(int)
+    first = np.asarray(to_images(pixels)[0]).astype(int)
+    places = np.argwhere((sheet == first[0, 0]).all(-1))
+    (y, x), (bottom, right) = places[0], places[-1]
+    k = right - x + 1
+    assert bottom - y + 1 == k > 8  # one pixel has become a square
+    assert (sheet[y : y + 16 * k, x : x + 16 * k] == first.repeat(k, 0).repeat(k, 1)).all()
+    assert (sheet[:y, :x] == 255).all() and (sheet[:y, x:] < 128).any() and (sheet[y:, :x] < 128).any()  # the names
+
+
+@pytest.mark.parametrize(
+    ("size", "count", "width", "screen"),
+    [
+        ((64, 64), 1, 384, 256),
+        ((64, 64), 3, None, 768),
+        ((8, 8), 8, None, 768),
+        ((900, 300), 1, 900, 768),
+        ((3000, 500), 1, 1152, 768),
+    ],
+)
+def test_sizes_of_tables(size: tuple[int, int], count: int, width: int | None, screen: int) -> None:
+    sheet = show.table([[Image.new("RGB", size)] * count])
+    assert sheet.info["width"] == pytest.approx(screen, abs=1)
+    assert width in (None, sheet.width) and sheet.width >= screen
+    assert sheet.height / sheet.width == pytest.approx(
+        (screen - 8 * (count - 1)) / count * size[1] / size[0] / screen, rel=0.02
+    )
+    frame = show.table([[Image.new("RGB", size)] * count], dpi=show.SCREEN)
+    assert frame.width <= sheet.width and frame.info["width"] == sheet.info["width"]
+
+
+def test_a_table_refuses_what_does_not_fit() -> None:
+    pictures = torch.zeros(2, 3, 4, 4)
+    with pytest.raises(ValueError, match="rows of 2, 1 pictures"):
+        show.table([pictures, pictures[:1]])
+    with pytest.raises(ValueError, match="1 names for 2 columns"):
+        show.table([pictures], columns=["a"])
+    with pytest.raises(ValueError, match="3 names for 1 rows"):
+        show.table([pictures], rows_named=["a", "b", "c"])
+
+
+def test_long_names_of_columns_are_wrapped() -> None:
+    assert show.wrapped("a name of many words", 60).count("\n") >= 1
+    assert show.wrapped("two\nlines", 500) == "two\nlines"
+    assert show.text_size("longer words") > show.text_size("words") > show.text_size("") == 0
+    assert show.text_size("a\nlonger words") == show.text_size("longer words")
 
 
 def test_film_plays_all_frames_and_its_still_stands_alone() -> None:
@@ -242,7 +385,7 @@ def test_a_figure_becomes_a_picture_of_its_size_and_is_closed() -> None:
         fig, ax = plt.subplots(figsize=(3, 2), layout="constrained")
         ax.set_title(title)
         sizes.append(show.render(fig).size)
-    assert sizes == [(240, 160)] * 2 and not plt.get_fignums()
+    assert sizes == [(288, 192)] * 2 and not plt.get_fignums()
     fig, ax = plt.subplots(figsize=(3, 2))
     ax.axis("off")
     ax.text(0.5, 0.5, "in the middle")
@@ -262,13 +405,13 @@ def test_interact_shows_figures_as_large_as_they_are(displayed: list, monkeypatc
 
     slider = ipywidgets.IntSlider(3, 1, 9)
     show.interact(draw, "a line", inches=slider)
-    assert '<img alt="a line" width="240" src="data:image/png;base64,' in below[0].value
+    assert '<img alt="a line" width="288" src="data:image/png;base64,' in below[0].value
     slider.value = 5
-    assert '<img alt="a line" width="400"' in below[0].value and not plt.get_fignums()
+    assert '<img alt="a line" width="480"' in below[0].value and not plt.get_fignums()
     ((data, about),) = displayed
-    assert about == {"image/png": {"alt": "a line", "width": 240}}
+    assert about == {"image/png": {"alt": "a line", "width": 288}}
     with Image.open(io.BytesIO(base64.b64decode(data["image/png"]))) as image:
-        assert image.size == (360, 240)  # more pixels than are shown, for sharp screens
+        assert image.size == (432, 288)  # more pixels than are shown, for sharp screens
 
 
 @pytest.mark.parametrize("own", [{}, {"guidance": (1, 1), "sampler": (3, 3), "noise": (1, 3), "decoder": (0, 2)}])
