@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sdlearn.diffusion.guidance import combine
 from sdlearn.diffusion.samplers import draw_noise
-from sdlearn.pictures import to_images
+from sdlearn.pictures import image_grid, to_images
 
 if TYPE_CHECKING:
     from ipywidgets import ValueWidget
@@ -373,14 +373,15 @@ def film(
 ) -> bytes:
     """An animated PNG that loops over the frames. `still` is shown where animations are not supported.
 
-    colors: keep only this many colors, those of the still. 64 are enough for a film of figures, and halve its size.
+    colors: keep only this many, the same in all frames. 64 are enough for a film of figures, and halve its size.
     Raises ValueError when there are no frames, or one differs in size from the still.
     """
     if not frames or any(frame.size != still.size for frame in frames):
         raise ValueError(f"a film needs frames, all of the still's size {still.size}")
     if colors:
-        still = still.convert("RGB").quantize(colors, dither=Image.Dither.NONE)
-        frames = [frame.convert("RGB").quantize(palette=still, dither=Image.Dither.NONE) for frame in frames]
+        images = [image.convert("RGB") for image in (still, *frames)]
+        palette = image_grid(images).quantize(colors)
+        still, *frames = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     durations = [milliseconds] * (len(frames) - 1) + [2000]
     data = io.BytesIO()
     still.save(
@@ -395,33 +396,52 @@ def film(
     return data.getvalue()
 
 
+def stops(control: "ValueWidget", most: int = 9) -> list[Any]:
+    """Values that a control can take, from one end to the other, at most as many as that."""
+    if hasattr(control, "options"):
+        values = [one[1] if isinstance(one, tuple) else one for one in control.options]
+    elif isinstance(control.value, bool):
+        values = [False, True]
+    else:
+        count = round((control.max - control.min) / control.step) + 1
+        values = [type(control.value)(control.min + i * control.step) for i in range(count)]
+    chosen = np.linspace(0, len(values) - 1, min(most, len(values))).round().astype(int)
+    return [values[i] for i in chosen]
+
+
 def interact(draw: Callable[..., "Image.Image | Figure"], alt: str, **controls: "ValueWidget") -> None:
     """Controls in a notebook, and below them what draw(**values) returns, redrawn whenever a value changes.
 
     draw returns a picture, which is shown as by `picture`, or a matplotlib figure, such as one from `axes`, which is
-    shown at its own size and closed. The same output holds the first one
-    as PNG, for viewers without widgets.
+    closed; its size must be the same for all values. Viewers without widgets show a film instead, stored in the same
+    output: the first control moves from one end to the other.
     """
     import ipywidgets
 
-    def png() -> tuple[bytes, int]:
-        drawn = draw(**{name: control.value for name, control in controls.items()})
-        if isinstance(drawn, Image.Image):
-            sheet = table([[drawn]])
-            return to_png(sheet), sheet.info["width"]
-        return _figure_png(drawn, tight=False)
+    def drawn(dpi: int, **changed: Any) -> Image.Image:
+        result = draw(**{name: control.value for name, control in controls.items()} | changed)
+        if isinstance(result, Image.Image):
+            return table([[result]], dpi=dpi)
+        shown = render(result, dpi)
+        shown.info["width"] = shown.width * SCREEN // dpi
+        return shown
 
-    def to_html(data: bytes, width: int) -> str:
-        source = "data:image/png;base64," + base64.b64encode(data).decode()
-        return f'<img alt="{html.escape(alt)}" width="{width}" src="{source}">'
+    def to_html() -> str:
+        shown = drawn(SHARP)
+        width = shown.info["width"]
+        data = base64.b64encode(to_png(shown.quantize(256, dither=Image.Dither.NONE))).decode()
+        return f'<img alt="{html.escape(alt)}" width="{width}" src="data:image/png;base64,{data}">'
 
-    first, width = png()
-    shown = ipywidgets.HTML(to_html(first, width))
+    shown = ipywidgets.HTML(to_html())
     for control in controls.values():
-        control.observe(lambda change: setattr(shown, "value", to_html(*png())), "value")
+        control.observe(lambda change: setattr(shown, "value", to_html()), "value")
     box = ipywidgets.VBox([*controls.values(), shown])
     view = {"version_major": 2, "version_minor": 0, "model_id": box.model_id}  # as ipywidgets 7 and 8 both write it
-    display_png(first, alt, width=width, **{"application/vnd.jupyter.widget-view+json": view})
+    name, control = next(iter(controls.items()))
+    frames, still = [drawn(SCREEN, **{name: value}) for value in stops(control)], drawn(SCREEN)
+    width = still.info["width"]
+    data = film(frames, still, milliseconds=600, colors=128)
+    display_png(data, alt, width=width, **{"application/vnd.jupyter.widget-view+json": view})
 
 
 @torch.no_grad()

@@ -340,17 +340,17 @@ def test_film_plays_all_frames_and_its_still_stands_alone() -> None:
             assert film.info["duration"] == milliseconds
 
 
-def test_a_film_of_few_colors_has_those_of_its_still() -> None:
-    still = Image.new("RGB", (6, 4), "blue")
-    still.paste("red", (0, 0, 3, 4))
-    frames = [still, Image.new("RGB", (6, 4), "red"), Image.new("RGB", (6, 4), "#1010f0")]
-    with Image.open(io.BytesIO(show.film(frames, still, colors=2))) as film:
+def test_a_film_of_few_colors_keeps_those_of_all_frames() -> None:
+    still = Image.new("RGB", (60, 40), "blue")
+    still.paste("red", (0, 0, 30, 40))
+    frames = [still, Image.new("RGB", (60, 40), "red"), Image.new("RGB", (60, 40), "#00ff00")]
+    with Image.open(io.BytesIO(show.film(frames, still, colors=8))) as film:
         seen = []
         for i in range(film.n_frames):
             film.seek(i)
-            seen.append([film.convert("RGB").getpixel((x, 0)) for x in (0, 5)])
-    red, blue = (255, 0, 0), (0, 0, 255)
-    assert seen == [[red, blue], [red, blue], [red, red], [blue, blue]]
+            seen.append([film.convert("RGB").getpixel((x, 0)) for x in (0, 50)])
+    red, green, blue = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    assert seen == [[red, blue], [red, blue], [red, red], [green, green]]
 
 
 def test_a_film_needs_frames_of_one_size() -> None:
@@ -364,17 +364,36 @@ def test_a_film_needs_frames_of_one_size() -> None:
 def test_interact_draws_again_when_a_control_moves(displayed: list) -> None:
     drawn = []
 
-    def draw(red: int) -> Image.Image:
-        drawn.append(red)
-        return Image.new("RGB", (4, 4), (red, 0, 0))
+    def draw(red: int, green: int) -> Image.Image:
+        drawn.append((red, green))
+        return Image.new("RGB", (4, 4), (red, green, 0))
 
-    slider = ipywidgets.IntSlider(7, 0, 255)
-    show.interact(draw, "a <b>", red=slider)
-    slider.value = 9
-    assert drawn == [7, 9]
+    sliders = {"red": ipywidgets.IntSlider(7, 0, 100, 50), "green": ipywidgets.IntSlider(3, 0, 255)}
+    show.interact(draw, "a <b>", **sliders)
+    assert set(drawn) == {(7, 3), (0, 3), (50, 3), (100, 3)}
+    sliders["red"].value, sliders["green"].value = 50, 9
+    assert drawn[-2:] == [(50, 3), (50, 9)]
     ((data, about),) = displayed
     assert about == {"image/png": {"alt": "a <b>", "width": 256}} and data["text/plain"] == "a <b>"
     assert {"application/vnd.jupyter.widget-view+json", "image/png"} <= set(data)
+    with Image.open(io.BytesIO(base64.b64decode(data["image/png"]))) as twin:  # a film for viewers without widgets
+        assert twin.default_image and twin.n_frames == 4 and twin.width == 256  # the still, and three stops
+
+
+@pytest.mark.parametrize(
+    ("control", "values"),
+    [
+        (ipywidgets.IntSlider(3, 1, 5), [1, 2, 3, 4, 5]),
+        (ipywidgets.IntSlider(0, 0, 999), [0, 125, 250, 375, 500, 624, 749, 874, 999]),
+        (ipywidgets.FloatSlider(0.5, min=0, max=1, step=0.25), [0, 0.25, 0.5, 0.75, 1]),
+        (ipywidgets.SelectionSlider(options=[2, 4, 25]), [2, 4, 25]),
+        (ipywidgets.Dropdown(options=[("linear", 7), ("cosine", 8)]), [7, 8]),
+        (ipywidgets.Checkbox(True), [False, True]),
+    ],
+)
+def test_a_film_stops_at_values_of_the_control(control: ipywidgets.ValueWidget, values: list) -> None:
+    found = show.stops(control)
+    assert found == values and {type(value) for value in found} == {type(control.value)}
 
 
 def test_a_figure_becomes_a_picture_of_its_size_and_is_closed() -> None:
@@ -398,20 +417,26 @@ def test_interact_shows_figures_as_large_as_they_are(displayed: list, monkeypatc
     below, make = [], ipywidgets.HTML
     monkeypatch.setattr(ipywidgets, "HTML", lambda text: below.append(make(text)) or below[0])
 
-    def draw(inches: int) -> "plt.Figure":
-        fig, ax = plt.subplots(figsize=(inches, 2), layout="constrained")
-        ax.plot([0, inches])
+    def draw(height: int) -> "plt.Figure":
+        fig, ax = show.axes(2)
+        ax.plot([0, height])
         return fig
 
     slider = ipywidgets.IntSlider(3, 1, 9)
-    show.interact(draw, "a line", inches=slider)
-    assert '<img alt="a line" width="288" src="data:image/png;base64,' in below[0].value
+    show.interact(draw, "a line", height=slider)
+    before = below[0].value
+    assert '<img alt="a line" width="768" src="data:image/png;base64,' in before
     slider.value = 5
-    assert '<img alt="a line" width="480"' in below[0].value and not plt.get_fignums()
+    assert below[0].value != before and not plt.get_fignums()
+    with Image.open(io.BytesIO(base64.b64decode(before.partition("base64,")[2].rstrip('">')))) as image:
+        assert image.size == (1152, 288)  # more pixels than are shown, for sharp screens
     ((data, about),) = displayed
-    assert about == {"image/png": {"alt": "a line", "width": 288}}
-    with Image.open(io.BytesIO(base64.b64decode(data["image/png"]))) as image:
-        assert image.size == (432, 288)  # more pixels than are shown, for sharp screens
+    assert about == {"image/png": {"alt": "a line", "width": 768}}
+    with Image.open(io.BytesIO(base64.b64decode(data["image/png"]))) as twin:
+        assert twin.size == (768, 192) and twin.n_frames == 10
+    with pytest.raises(ValueError, match="all of the still's size"):
+        show.interact(lambda inches: plt.figure(figsize=(inches, 1)), "grows", inches=slider)
+    plt.close("all")
 
 
 @pytest.mark.parametrize("own", [{}, {"guidance": (1, 1), "sampler": (3, 3), "noise": (1, 3), "decoder": (0, 2)}])
