@@ -1,6 +1,6 @@
 """The exercises of lesson 02."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -12,20 +12,21 @@ from sdlearn.lessons.exercises.exercise import Case, Exercise
 
 
 def pairs(generator: torch.Generator) -> Iterator[Case]:
-    """x_0 and x_t (B, ...), a timestep and an earlier one: one step, long strides, and the end."""
+    """x_0 and x_t (B, ...), a timestep and an earlier one: one step, long strides, both ends, and zero SNR."""
+    plain, zero_snr = ScheduleConfig(), ScheduleConfig(rescale_betas_zero_snr=True, prediction_type="v_prediction")
     cases = (
-        ((2, 3, 5, 4), 500, 499),
-        ((3, 7), 981, 941),
-        ((4, 1, 2), 300, 20),
-        ((2, 5), 40, -20),
-        ((2, 3), 20, 0),
-        ((1, 6), 0, -1),
+        ("one step", plain, (2, 3, 5, 4), 500, 499),
+        ("a stride of 40", zero_snr, (3, 7), 981, 941),
+        ("a long stride", plain, (4, 1, 2), 300, 20),
+        ("the end, from t = 40", zero_snr, (2, 5), 40, -20),
+        ("a stride that stops at t = 0, where noise is left", plain, (2, 3), 20, 0),
+        ("the end, from t = 0", zero_snr, (1, 6), 0, -1),
+        ("all the way, from the last t to the first", plain, (3, 2, 2), 999, 0),
+        ("a schedule whose last ᾱ is 0", zero_snr, (2, 2), 999, 500),
     )
-    configs = (ScheduleConfig(), ScheduleConfig(rescale_betas_zero_snr=True, prediction_type="v_prediction"))
-    for i, (shape, t, previous) in enumerate(cases):
+    for words, config, shape, t, previous in cases:
         x0, x = torch.randn(2, *shape, generator=generator)
-        words = f"from t = {t} to previous = {previous}" + (", the end" if previous < 0 else "")
-        yield Case(words, Schedule(configs[i % 2]), x0, x, t, previous)
+        yield Case(f"{words} (t = {t}, previous = {previous})", Schedule(config), x0, x, t, previous)
 
 
 def predictions(generator: torch.Generator) -> Iterator[Case]:
@@ -36,6 +37,7 @@ def predictions(generator: torch.Generator) -> Iterator[Case]:
         ("sample", (1, 2, 3), 500),
         ("epsilon", (2, 5), [40, 999]),
         ("v_prediction", (1, 4, 2), 850),
+        ("sample", (2, 3), [0, 999]),
     )
     for kind, shape, t in cases:
         schedule = Schedule(ScheduleConfig(prediction_type=kind))
@@ -51,11 +53,37 @@ def curve(x: Tensor, t: Tensor) -> Tensor:
 
 def batches(generator: torch.Generator) -> Iterator[Case]:
     """x_0 and noise (B, ...), t (B,), and schedules that ask for each kind of prediction."""
-    for kind, shape in (("epsilon", (3, 4, 5, 2)), ("v_prediction", (5, 2)), ("sample", (2, 7, 3))):
+    cases = (
+        ("epsilon", (3, 4, 5, 2), None),
+        ("v_prediction", (5, 2), None),
+        ("sample", (2, 7, 3), None),
+        ("v_prediction", (3, 3), (0, 400, 999)),
+        ("epsilon", (1, 6), None),
+    )
+    for kind, shape, given in cases:
         x0, noise = torch.randn(2, *shape, generator=generator)
-        t = torch.randint(50, 1000, shape[:1], generator=generator)
-        schedule = Schedule(ScheduleConfig(prediction_type=kind))
-        yield Case(f"the network predicts {kind}, shape {shape}", curve, x0, noise, t, schedule)
+        t = torch.randint(50, 1000, shape[:1], generator=generator) if given is None else torch.tensor(given)
+        words = f"the network predicts {kind}, {shape[0]} examples, t = {t.tolist()}"
+        yield Case(words, curve, x0, noise, t, Schedule(ScheduleConfig(prediction_type=kind)))
+
+
+def loss_and_gradient(
+    part: Callable[..., Tensor],
+    denoise: Callable[[Tensor, Tensor], Tensor],
+    x0: Tensor,
+    noise: Tensor,
+    t: Tensor,
+    schedule: Schedule,
+) -> tuple[Tensor, Tensor]:
+    """The loss, and its gradient for a weight of the network: what the network learns from."""
+    weight = torch.ones((), requires_grad=True)
+    loss = part(lambda x, t: denoise(weight * x, t), x0, noise, t, schedule)
+    if not isinstance(loss, Tensor):
+        raise TypeError("the loss isn't a tensor, so the network can't learn from it; return it without .item()")
+    if not loss.requires_grad:
+        raise ValueError("no gradient reaches the network, so it can't learn: no_grad or detach() cuts it off")
+    (gradient,) = torch.autograd.grad(loss.sum(), weight)
+    return loss, gradient
 
 
 def wave(x: Tensor, t: float) -> Tensor:
@@ -69,13 +97,24 @@ def nudge(x: Tensor, i: int) -> Tensor:
 
 
 def starts(generator: torch.Generator) -> Iterator[Case]:
-    """Noise (B, ...), grids of some steps, each kind of prediction, and generators with some seed."""
-    cases = (((2, 3, 5), 4, "epsilon"), ((3, 2), 7, "v_prediction"), ((1, 4, 3, 2), 3, "sample"), ((2, 2), 1, "sample"))
-    for i, (shape, count, kind) in enumerate(cases):
-        schedule = Schedule(ScheduleConfig(prediction_type=kind, timestep_spacing="trailing"))
+    """Noise (B, ...), grids of each spacing, each kind of prediction, generators with some seed, with `project` or not.
+
+    A "linspace" grid ends at t = 0: the step that goes there still adds noise.
+    """
+    cases = (
+        ((2, 3, 5), 4, "epsilon", "trailing", nudge),
+        ((3, 2), 7, "v_prediction", "linspace", nudge),
+        ((1, 4, 3, 2), 3, "sample", "leading", nudge),
+        ((2, 2), 1, "sample", "trailing", nudge),
+        ((2, 3), 6, "epsilon", "linspace", None),
+    )
+    for i, (shape, count, kind, spacing, project) in enumerate(cases):
+        schedule = Schedule(ScheduleConfig(prediction_type=kind, timestep_spacing=spacing))
         x, own = torch.randn(shape, generator=generator), torch.Generator().manual_seed(i)
-        words = f"{count} step{'s' * (count > 1)}, the network predicts {kind}"
-        yield Case(words, wave, x, make_grid(schedule, count), schedule, own, nudge)
+        grid = make_grid(schedule, count)
+        steps = f"{count} step{'s' * (count > 1)}, the last from t = {grid.timesteps[-1]}"
+        words = f"{steps}, the network predicts {kind}, {'with' if project else 'without'} project"
+        yield Case(words, wave, x, grid, schedule, own, project)
 
 
 EXERCISES = (
@@ -89,7 +128,7 @@ EXERCISES = (
         sampler="ddpm",
         box="sampler",
     ),
-    Exercise("02.x0_at", Schedule.x0_at, predictions, difficulty=2, minutes=5, part="schedule", box="sampler"),
-    Exercise("02.simple_loss", simple_loss, batches, difficulty=1, minutes=5),
+    Exercise("02.x0_at", Schedule.x0_at, predictions, difficulty=1, minutes=5, part="schedule", box="sampler"),
+    Exercise("02.simple_loss", simple_loss, batches, difficulty=1, minutes=5, run=loss_and_gradient),
     Exercise("02.ddpm", ddpm, starts, difficulty=2, minutes=10, part="ddpm", box="sampler"),
 )
