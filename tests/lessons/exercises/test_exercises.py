@@ -20,7 +20,7 @@ from sdlearn.lessons.exercises import compare, hints, judge, registry, source
 from sdlearn.lessons.exercises.exercise import Exercise
 from sdlearn.lessons.exercises.hints import Bug
 from sdlearn.lessons.exercises.judge import CORRECT, NOT_WRITTEN, assess, with_bug
-from sdlearn.lessons.exercises.passport import join_parts, sampler_of
+from sdlearn.lessons.exercises.parts import join_parts, sampler_of
 from sdlearn.lessons.exercises.running import cases, run_cases
 from sdlearn.storage.parts import PARTS
 

@@ -1,5 +1,6 @@
 """How answers are judged: what is said of wrong ones, and what is never held against right ones."""
 
+import linecache
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,13 @@ from sdlearn.lessons.exercises.judge import CORRECT, NOT_WRITTEN, THE_PACKAGE_S,
 from sdlearn.lessons.exercises.running import run_cases
 
 COMBINE = registry.find("00.combine")
+
+
+def in_a_cell(text: str) -> Any:
+    """What a notebook's cell defines: its source is known to linecache only."""
+    file = f"<cell {hash(text)}>"
+    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
+    return source.run_source(text, file)
 
 
 def without(exercise: Exercise, mine: Any) -> str:
@@ -44,7 +52,7 @@ def test_one_plain_line_is_printed(registered: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        (lambda u, c, s: None, "it returns None, but it must return a tensor: a `return` is missing"),
+        (lambda u, c, s: None, "it returns None, but it must return a tensor: is a `return` missing?"),
         (lambda u, c, s: (u, c), "it returns 2 values (a tensor, a tensor), but it must return a tensor"),
         (lambda u, c, s: [1, 2, 3, 4], "it returns 4 values (each a number), but it must return a tensor"),
         (lambda u, c, s: 1.0, "the shape is (), but it must be (3, 4, 5, 6) (case 1: guidance_scale = 3.5)"),
@@ -72,13 +80,29 @@ def test_the_bound() -> None:
     assert not assess(COMBINE, off_by(1e-3)).green
 
 
-@pytest.mark.parametrize("error", [NotImplementedError(), NotImplementedError("torch has no kernel for it")])
-def test_only_the_stub_s_error_means_not_written(error: NotImplementedError) -> None:
-    def answer(unconditional: Tensor, conditional: Tensor, guidance_scale: float) -> Tensor:
-        raise error
+class TestNotWritten:
+    """Only what the stub holds is not written yet: an answer above its last line is named."""
 
-    verdict = assess(COMBINE, answer)
-    assert verdict == NOT_WRITTEN if not str(error) else verdict.text.startswith("NotImplementedError: torch has")
+    HEAD = "def combine(unconditional, conditional, guidance_scale):\n"
+
+    @pytest.mark.parametrize("body", ["    raise NotImplementedError", "    # later\n    raise NotImplementedError()"])
+    def test_nothing_is_written(self, body: str) -> None:
+        assert assess(COMBINE, in_a_cell(self.HEAD + body)) == NOT_WRITTEN
+        assert assess(COMBINE, source.run_source(self.HEAD + body)) == NOT_WRITTEN  # without a source text
+
+    def test_code_above_the_last_line(self) -> None:
+        answer = in_a_cell(f"{self.HEAD}    x = conditional - unconditional\n    raise NotImplementedError")
+        assert (
+            without(COMBINE, answer) == "your code runs into the stub's `raise NotImplementedError`; delete that line"
+        )
+
+    def test_another_error(self) -> None:
+        def answer(unconditional: Tensor, conditional: Tensor, guidance_scale: float) -> Tensor:
+            raise NotImplementedError("torch has no kernel for it")
+
+        assert without(COMBINE, answer).startswith(
+            "NotImplementedError: torch has no kernel for it, in the line `raise"
+        )
 
 
 def test_the_package_s_own_is_no_answer() -> None:
