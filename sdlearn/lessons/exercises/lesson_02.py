@@ -67,23 +67,22 @@ def batches(generator: torch.Generator) -> Iterator[Case]:
         yield Case(words, curve, x0, noise, t, Schedule(ScheduleConfig(prediction_type=kind)))
 
 
-def loss_and_gradient(
+def loss_to_learn_from(
     part: Callable[..., Tensor],
     denoise: Callable[[Tensor, Tensor], Tensor],
     x0: Tensor,
     noise: Tensor,
     t: Tensor,
     schedule: Schedule,
-) -> tuple[Tensor, Tensor]:
-    """The loss, and its gradient for a weight of the network: what the network learns from."""
+) -> Tensor:
+    """The loss of a network with a weight. Raises TypeError or ValueError if the weight gets no gradient from it."""
     weight = torch.ones((), requires_grad=True)
     loss = part(lambda x, t: denoise(weight * x, t), x0, noise, t, schedule)
     if not isinstance(loss, Tensor):
         raise TypeError("the loss isn't a tensor, so the network can't learn from it; return it without .item()")
     if not loss.requires_grad:
         raise ValueError("no gradient reaches the network, so it can't learn: no_grad or detach() cuts it off")
-    (gradient,) = torch.autograd.grad(loss.sum(), weight)
-    return loss, gradient
+    return loss
 
 
 def wave(x: Tensor, t: float) -> Tensor:
@@ -129,6 +128,6 @@ EXERCISES = (
         box="sampler",
     ),
     Exercise("02.x0_at", Schedule.x0_at, predictions, difficulty=1, minutes=5, part="schedule", box="sampler"),
-    Exercise("02.simple_loss", simple_loss, batches, difficulty=1, minutes=5, run=loss_and_gradient),
+    Exercise("02.simple_loss", simple_loss, batches, difficulty=1, minutes=5, run=loss_to_learn_from),
     Exercise("02.ddpm", ddpm, starts, difficulty=2, minutes=10, part="ddpm", box="sampler"),
 )
