@@ -41,8 +41,6 @@ HOUSE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that figures are alike on every machine
     "font.size": LETTERS,
     "axes.titlesize": LETTERS,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
     "axes.labelsize": LETTERS,
     "xtick.labelsize": LETTERS - 1,
     "ytick.labelsize": LETTERS - 1,
@@ -230,7 +228,7 @@ def image(ax: "Axes", shown: Tensor | Image.Image, title: str = "") -> None:
     """A picture with hard pixel edges in one of the axes. shown: (3, H, W) in [−1, 1], or a PIL image."""
     ax.imshow(to_images(shown[None])[0] if isinstance(shown, Tensor) else shown, interpolation="nearest")
     ax.set(xticks=[], yticks=[])
-    ax.set_title(title, fontweight="normal", loc="center")
+    ax.set_title(title)
     ax.spines[:].set_visible(False)
     ax.grid(visible=False)
 
