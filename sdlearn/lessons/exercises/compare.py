@@ -43,7 +43,9 @@ def is_numeric(value: Any) -> bool:
 
 
 def to_tensor(value: Any) -> Tensor:
-    """A number, array or tensor as a tensor of its own dtype, on the CPU."""
+    """A number, array or tensor as a tensor of its own dtype, on the CPU. One without data becomes NaN."""
+    if isinstance(value, Tensor) and value.is_meta:
+        return torch.full(value.shape, torch.nan)
     if isinstance(value, Tensor):
         return value.detach().cpu()
     return torch.as_tensor(value, dtype=torch.float64 if type(value) is float else None)
@@ -87,7 +89,8 @@ def difference(
     inputs does to it.
     """
     ours, reference = list(leaves(mine)), list(leaves(theirs))
-    if [place for place, _ in ours] != [place for place, _ in reference]:
+    more = getattr(mine, "cut", False) != getattr(theirs, "cut", False)
+    if more or [place for place, _ in ours] != [place for place, _ in reference]:
         return other_kind(mine, theirs)
     pairs = [(place, one, other) for (place, one), (_, other) in zip(ours, reference, strict=True)]
     for place, one, other in pairs:

@@ -141,7 +141,9 @@ def judge(exercise: Exercise, mine: Any, theirs: Reference) -> Verdict:
         except Exception as error:
             if isinstance(error, NotImplementedError) and not str(error):
                 return unfinished(exercise, mine)
-            return Verdict("✘", in_one_line(error, mine) + about(error, exercise))
+            more = about(error, exercise)
+            named = hint_for_error(exercise, error, theirs)
+            return Verdict("✘", in_one_line(error, mine) + more + (f": {named}" if named else ""))
         if wrong := first_difference(exercise, ours, theirs):
             named = hint(exercise, ours, theirs) or own_randomness(exercise, mine, ours, theirs)
             return Verdict("✘", named or misdeed(ours, theirs) or habit(exercise, mine, ours, theirs) or wrong)
@@ -207,6 +209,7 @@ def unfinished(exercise: Exercise, mine: Any) -> Verdict:
     stub = ast.parse(source.definition(exercise, emptied=True))
     given = {ast.dump(node) for node in ast.walk(stub) if isinstance(node, ast.stmt)}
     own = [node for function in ast.walk(ours) if isinstance(function, ast.FunctionDef) for node in function.body]
+    own = [node for node in own if not (isinstance(node, ast.Raise) and "NotImplementedError" in ast.unparse(node))]
     if all(ast.dump(node) in given for node in own):
         return NOT_WRITTEN
     return Verdict("✘", "your code runs into the stub's `raise NotImplementedError`; delete that line")
@@ -290,6 +293,8 @@ def own_randomness(exercise: Exercise, mine: Any, ours: list[Run], theirs: Refer
         again = []
     if all(compare.difference(a.output, b.output) is None for a, b in zip(ours, again, strict=False)) and again:
         return None
+    if not any(isinstance(one, torch.Generator) for case in cases(exercise) for one in case.inputs):
+        return "it draws random numbers of its own; use what it is given"
     return "it draws random numbers of its own; draw them from `generator`, so that a seed always gives the same"
 
 
@@ -341,6 +346,23 @@ def hint(
     """The name of the one bug that computes what the answer computes, and where to read. Empty if none or two do."""
     fitting = [bug for bug in exercise.bugs if computes(exercise, bug, ours, theirs, our_gradients)]
     return f"{fitting[0].name}; read {fitting[0].read}" if len(fitting) == 1 else ""
+
+
+def hint_for_error(exercise: Exercise, error: Exception, theirs: Reference) -> str:
+    """The one bug that raises the same error in the same case, after computing the same in the cases before."""
+    fitting = [bug for bug in exercise.bugs if fails_like(exercise, bug, error, theirs)]
+    return f"{fitting[0].name}; read {fitting[0].read}" if len(fitting) == 1 else ""
+
+
+def fails_like(exercise: Exercise, bug: Bug, error: Exception, theirs: Reference) -> bool:
+    try:
+        run_cases(exercise, with_bug(exercise, bug), theirs.steps)
+    except Exception as other:
+        if type(other) is not type(error) or other.case != error.case or not error.runs:
+            return False
+        pairs = [(mine.output, run.output) for mine, run in zip(error.runs, other.runs, strict=True)]
+        return not any(compare.difference(*pair) for pair in pairs)
+    return False
 
 
 def computes(

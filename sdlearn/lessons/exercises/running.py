@@ -69,7 +69,9 @@ def cases(exercise: Exercise) -> list[Case]:
 
 
 def run_cases(exercise: Exercise, part: Any, steps: list[int | None] | None = None, jitter: int = 0) -> list[Run]:
-    """Run a part on all cases. Raises Mismatch, or what the part raises: then its attribute `case` is the number.
+    """Run a part on all cases.
+
+    Raises Mismatch, or what the part raises, with two attributes: the number of the `case`, and the `runs` before it.
 
     steps: how many steps the reference yields in each case; one more is asked for at most. jitter: a seed for rounding
     errors that the inputs get, 0 for none.
@@ -79,7 +81,7 @@ def run_cases(exercise: Exercise, part: Any, steps: list[int | None] | None = No
         try:
             runs.append(run_case(exercise, part, case, number, steps[number - 1] if steps else None, jitter))
         except Exception as error:
-            error.case = number
+            error.case, error.runs = number, runs
             raise
         if isinstance(sys.stdout, Beginning):
             sys.stdout.keeps = False
@@ -203,9 +205,7 @@ def collect(result: Any, steps: int | None) -> tuple[Any, list[str]]:
         output.append(snapshot(step))
     pairs = zip(leaves(held), leaves(list(output)), strict=True)
     if any(isinstance(one, Tensor) and not same(one, old) for (_, one), (_, old) in pairs):
-        return output, [
-            "a step changes a tensor that an earlier step has yielded; make a new one, x = x + …, not x += …"
-        ]
+        return output, ["a step changes a tensor that was yielded before; make a new one, x = x + …, not x += …"]
     return output, []
 
 

@@ -123,7 +123,7 @@ class TestExercise:
 @each_bug
 def test_each_bug_has_its_own_hint(exercise: Exercise, bug: Bug) -> None:
     verdict = assess(exercise, with_bug(exercise, bug))
-    assert (verdict.mark, verdict.text) == ("✘", f"{bug.name}; read {bug.read}")
+    assert verdict.mark == "✘" and verdict.text.endswith(f"{bug.name}; read {bug.read}")
 
 
 @pytest.mark.parametrize(
