@@ -255,8 +255,8 @@ WRONG = {
         ("standard deviation, but the variance is asked for", a_deviation),
         ("the roots are missing", without_roots),
         ("the variance is β, the noise of the forward step", beta_for_its_tilde),
-        ("their order isn't", variance_first),
-        ("a `return` is missing", no_return),
+        ("in another order than the task asks for", variance_first),
+        ("is a `return` missing", no_return),
         ("changes x, one of its inputs, in place", posterior_in_place),
     ],
     "02.x0_at": [
