@@ -201,7 +201,7 @@ def exercises_are_explained(notebook: Any, file: Path) -> None:
             id, text = cell.source.splitlines()[0].removeprefix("# "), notebook.cells[i - 1].source
             exercise = ex.EXERCISES[id]
             said = f"*Difficulty: {LEVELS[exercise.difficulty]}. {exercise.minutes} minutes.*"
-            for wanted in ("Your turn", said, f'ex.solution("{id}")', f'ex.case("{id}", '):
+            for wanted in ("Your turn", said, f'ex.solution("{id}")', f'ex.case("{id}", 1)'):
                 assert wanted in text, f"above {id}: {wanted} is missing"
             assert notebook.cells[i - 1].cell_type == "markdown"
 
