@@ -89,6 +89,6 @@ EXERCISES = (
     Exercise("01.add_one_step", Schedule.add_one_step, steps, difficulty=1, minutes=4, box="noise"),
     Exercise("01.add_noise", Schedule.add_noise, jumps, difficulty=1, minutes=5, box="noise"),
     Exercise("01.snr", Schedule.snr, timesteps, difficulty=1, minutes=3, box="noise"),
-    Exercise("01.make_betas", make_betas, configs, difficulty=2, minutes=10, box="noise"),
-    Exercise("01.rescale_zero_snr", rescale_zero_snr, betas, difficulty=2, minutes=8, box="noise"),
+    Exercise("01.make_betas", make_betas, configs, difficulty=2, minutes=10, box="noise", core=False),
+    Exercise("01.rescale_zero_snr", rescale_zero_snr, betas, difficulty=2, minutes=8, box="noise", core=False),
 )
