@@ -213,7 +213,7 @@ WRONG = {
         ("are swapped", step_with_alpha_for_beta),
         ("random numbers of its own", step_with_its_own_noise),
         ("it changes x, one of its inputs, in place", step_in_place),
-        ("a `return` is missing", step_without_return),
+        ("is a `return` missing?", step_without_return),
         ("that treats β as a standard deviation", step_with_a_deviation),
         ("t is off by one", step_counted_from_one),
         ("RuntimeError: The size of tensor a", step_with_all_betas),
