@@ -17,7 +17,7 @@ from torch import Tensor
 
 import sdlearn
 from sdlearn.files import atomic_write
-from sdlearn.lessons.check import Measurement, max_difference, parity_table
+from sdlearn.lessons.check import Measurement, max_difference, measurements_table
 from sdlearn.pictures import captioned_grid, to_images
 
 PROMPTS = ["a photograph of an astronaut riding a horse", "a small owl on a pink background"]
@@ -87,7 +87,9 @@ def main(
     captioned_grid(images, captions, columns=len(PROMPTS), side=images[0].width).save(output / "pictures.png")
     with atomic_write(output / "report.md") as temporary:
         text = [f"# {model}", "", f"{dtype} on {device}, {steps} steps; differences are relative to max(1, |x|).", ""]
-        temporary.write_text("\n".join([*text, parity_table(measurements), "![](pictures.png)", ""]), encoding="utf-8")
+        temporary.write_text(
+            "\n".join([*text, measurements_table(measurements), "![](pictures.png)", ""]), encoding="utf-8"
+        )
     print(output / "report.md")
     if dtype == "float32" and (above := [one.name for one in measurements if not one.difference <= one.tolerance]):
         print(f"above its tolerance: {', '.join(above)}")

@@ -12,7 +12,7 @@ import pytest
 
 from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
 from sdlearn.files import atomic_write
-from sdlearn.lessons.check import MEASUREMENTS, parity_table, randomize_
+from sdlearn.lessons.check import MEASUREMENTS, measurements_table, randomize_
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.text import TextConfig, TextEncoder
 from sdlearn.models.unet import UNet, UNetConfig
@@ -158,6 +158,6 @@ def parity_report() -> str:
             "",
             f"Versions: Python {platform.python_version()}, {packages}.",
             "",
-            parity_table(MEASUREMENTS),
+            measurements_table(MEASUREMENTS),
         ]
     )

@@ -24,7 +24,7 @@ TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
 MEASUREMENTS: list[Measurement] = []  # of this process; `make parity` writes the worst of each into docs/parity.md
 
 
-def parity_table(measurements: list[Measurement]) -> str:
+def measurements_table(measurements: list[Measurement]) -> str:
     """The worst of the measurements for each name and reference, in float64 and in float32, as a Markdown table."""
     worst: dict[tuple[str, str], dict[torch.dtype, float]] = {}
     counts: Counter[tuple[str, str]] = Counter()
@@ -135,3 +135,39 @@ def report_parity(name: str, reference_name: str, ours: Tensor, reference: Tenso
     difference = assert_parity(name, ours, reference, tolerance)
     print(f"{name}  {reference_name}  |Δ| ≤ {tolerance:.0e}  ok")
     return difference
+
+
+def equal(what: str, left: Tensor | float, right: Tensor | float, tolerance: float | None = None) -> None:
+    """Show that an equation holds: assert that its two sides differ by at most tolerance · max(1, max |right|).
+
+    Prints the difference, divided by max |right| where that is above 1. The default tolerance is that of the dtype.
+
+    Raises:
+        AssertionError: they differ by more.
+        ValueError: their shapes differ, or a value is not finite.
+    """
+    difference = assert_parity(what, *_floats(left, right), tolerance)
+    print(f"{what}: the two sides differ by {_short(difference)}")
+
+
+def parity_table(rows: list[tuple[str, str, Tensor | float, Tensor | float, float]]) -> None:
+    """Assert each (name, name of the reference, ours, theirs, tolerance) as `assert_parity` does, and print a table."""
+    lines = [("ours", "theirs", "allowed", "differ by")]
+    for name, reference, ours, theirs, tolerance in rows:
+        difference = assert_parity(f"{name} and {reference}", *_floats(ours, theirs), tolerance)
+        lines.append((name, reference, f"{tolerance:.0e}", _short(difference)))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _floats(*sides: Tensor | float) -> list[Tensor]:
+    """Tensors of floats as they are; all else as such tensors, of the other side's dtype or else of float64."""
+    floats = [side for side in sides if isinstance(side, Tensor) and side.is_floating_point()]
+    dtype = floats[0].dtype if floats else torch.float64
+    return [side if any(side is one for one in floats) else torch.as_tensor(side, dtype=dtype) for side in sides]
+
+
+def _short(difference: float) -> str:
+    """The difference in the form that notebooks/sanitize.cfg knows: it has other digits on another processor."""
+    return f"{difference:.1e}" if difference else "0"

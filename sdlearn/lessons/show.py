@@ -10,20 +10,57 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from sdlearn.diffusion.guidance import combine
 from sdlearn.diffusion.samplers import draw_noise
+from sdlearn.pictures import image_grid, to_images
 
 if TYPE_CHECKING:
     from ipywidgets import ValueWidget
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from sdlearn.pipeline import StableDiffusion
 
 SOURCE_LINES = 40  # what fits on a screen
-SCREEN, SHARP = 80, 120  # pixels per inch of a figure: on the screen, and as stored
+
+# The house style. All figures are as wide as the text, 8 inches, with letters of its size.
+WIDTH = 8.0  # inches
+SCREEN, SHARP = 96, 144  # pixels per inch of a figure: on the screen, and as stored
+LETTERS = 10.5  # points: 14 pixels on the screen
+LARGEST = 256  # pixels on the screen: no picture is enlarged beyond this width
+GAP = 8  # pixels on the screen between two pictures
+# Okabe & Ito's colors, which color-blind readers can tell apart; the pale ones are darkened, so that words are legible
+BLUE, VERMILLION, GREEN, PURPLE, ORANGE, GREY = "#0072B2", "#C84C09", "#00875F", "#A64D87", "#B87A00", "#6B6B6B"
+INK, PALE = "#222222", "#E4E4E4"
+HOUSE = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so that figures are alike on every machine
+    "font.size": LETTERS,
+    "axes.titlesize": LETTERS,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": LETTERS,
+    "xtick.labelsize": LETTERS - 1,
+    "ytick.labelsize": LETTERS - 1,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": GREY,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.xmargin": 0.02,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": PALE,
+    "lines.linewidth": 2.2,
+    "image.interpolation": "nearest",
+    "mathtext.fontset": "dejavusans",
+}
 
 
 def whole_source(obj: Callable | type) -> str:
@@ -77,10 +114,206 @@ def display_png(data: bytes, alt: str, width: int | None = None, **others: Any) 
     display(bundle | others, metadata={"image/png": about}, raw=True)
 
 
-def picture(image: Image.Image, alt: str, side: int = 256) -> None:
-    """Show one picture in a notebook, enlarged to a width of `side` pixels."""
-    height = round(side * image.height / image.width)
-    display_png(to_png(image.resize((side, height), Image.Resampling.LANCZOS)), alt, width=side)
+def picture(image: Image.Image, alt: str) -> None:
+    """Show one picture in a notebook, as `pictures` does."""
+    pictures([[image]], alt=alt)
+
+
+def axes(height: float = 3.2, columns: int = 1, rows: int = 1, **others: Any) -> tuple["Figure", Any]:
+    """An empty figure in the house style, `height` inches high, and its axes: `fig, ax = show.axes()`.
+
+    With several columns or rows, the axes come as an array. others: further arguments of `plt.subplots`.
+    The style stays set, so that it also holds for what is drawn into the figure later.
+    """
+    import matplotlib.pyplot as plt
+
+    plt.rcParams.update(HOUSE)
+    return plt.subplots(rows, columns, figsize=(WIDTH, height), layout="constrained", **others)
+
+
+def numbers(values: Any) -> np.ndarray:
+    """A tensor, also one with gradients, or a sequence of numbers -> an array of float64."""
+    return torch.as_tensor(values, dtype=torch.float64).detach().cpu().numpy()
+
+
+def curve(ax: "Axes", x: Any, y: Any, label: str = "", color: str = BLUE, **style: Any) -> None:
+    """A line with its name at its right end. Names that would overlap move apart when the figure is shown.
+
+    x, y: (n,). style: further arguments of `ax.plot`, such as linestyle="--".
+    """
+    x, y = numbers(x), numbers(y)
+    ax.plot(x, y, color=color, **style)
+    if label:
+        last = np.flatnonzero(np.isfinite(y))[-1]
+        beside = {"textcoords": "offset points", "xytext": (6, 0), "va": "center", "annotation_clip": False}
+        ax.annotate(label, (x[last], y[last]), color=color, gid="curve", **beside)
+
+
+def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Places from low to high, at least `gap` apart, ordered as the wanted ones and as near to them as possible."""
+    order = np.argsort(wanted, kind="stable")
+    groups: list[tuple[float, int]] = []  # names that touch share one mean, less what keeps them apart; and how many
+    for rank, i in enumerate(order):
+        groups.append((wanted[i] - rank * gap, 1))
+        while len(groups) > 1 and groups[-2][0] >= groups[-1][0]:
+            (mean, count), (other, more) = groups.pop(-2), groups.pop()
+            groups.append(((mean * count + other * more) / (count + more), count + more))
+    means = [min(max(mean, low), high - gap * (len(order) - 1)) for mean, count in groups for _ in range(count)]
+    return [means[rank] + gap * rank for rank in np.argsort(order)]
+
+
+def part_names(fig: "Figure") -> None:
+    """Move the names of curves that would overlap up or down, and those outside their axes inside."""
+    fig.draw_without_rendering()  # only now is it known where everything is
+    for ax in fig.axes:
+        names = [one for one in ax.texts if one.get_gid() == "curve"]
+        if not names:
+            continue
+        box, unit = ax.get_window_extent(), fig.dpi / 72  # pixels per point
+        ends = [ax.transData.transform(one.xy)[1] for one in names]
+        high = max(one.get_window_extent().height for one in names)
+        places = spread(ends, 0.95 * high, box.y0 + high / 2, box.y1 - high / 2)
+        for one, end, place in zip(names, ends, places, strict=True):
+            one.xyann = (6, (place - end) / unit)
+
+
+def bars(
+    ax: "Axes",
+    names: Sequence[str],
+    values: Any,
+    marks: Any = None,
+    marked: str = "",
+    color: str | Sequence[str] = BLUE,
+    form: str = "{:.0%}",
+    largest: float | None = None,
+) -> None:
+    """Horizontal bars from top to bottom, each with its name at the left and its value at the right.
+
+    values: (n,), not negative. marks: (n,) what each should be, drawn as a black line across its bar; `marked` is
+    what a mark means, written once, below the last. form: how a value is written. largest: the value that fills the
+    width, to be given where panels are compared.
+    """
+    values, places = numbers(values), np.arange(len(names))
+    targets = None if marks is None else numbers(marks)
+    if largest is None:
+        largest = max(values.max(), values.max() if targets is None else targets.max())
+    ax.barh(places, values, color=color, height=0.62)
+    for place, value in zip(places, values, strict=True):
+        ax.annotate(form.format(value), (1, place), xycoords=("axes fraction", "data"), ha="right", va="center")
+    if targets is not None:
+        ax.vlines(targets, places - 0.42, places + 0.42, color="black", linewidth=2.5)
+    if marked:
+        below = {"textcoords": "offset points", "xytext": (0, -2), "ha": "center", "va": "top"}
+        ax.annotate(marked, (targets[-1], places[-1] + 0.42), fontsize=LETTERS - 1, **below)
+    ax.set_yticks(places, names)
+    ax.tick_params("y", length=0, labelsize=LETTERS, labelcolor=INK)
+    panel = ax.get_window_extent().width * SCREEN / ax.figure.dpi
+    room = largest * 50 / max(panel - 50, 50)  # 50 pixels for the values at the right
+    ax.set(ylim=(len(names) - (0 if marked else 0.45), -0.55), xlim=(0, largest + room))
+    ax.xaxis.set_visible(False)
+    ax.spines["bottom"].set_visible(False)
+    ax.grid(visible=False)
+
+
+def image(ax: "Axes", shown: Tensor | Image.Image, title: str = "") -> None:
+    """A picture with hard pixel edges in one of the axes. shown: (3, H, W) in [−1, 1], or a PIL image."""
+    ax.imshow(to_images(shown[None])[0] if isinstance(shown, Tensor) else shown, interpolation="nearest")
+    ax.set(xticks=[], yticks=[])
+    ax.set_title(title, fontweight="normal", loc="center")
+    ax.spines[:].set_visible(False)
+    ax.grid(visible=False)
+
+
+Row = Tensor | Sequence[Image.Image]
+
+
+def text_size(words: str) -> float:
+    """The width of a text in pixels on the screen."""
+    from matplotlib.textpath import TextPath
+
+    lines = [line for line in words.split("\n") if line]
+    points = max((TextPath((0, 0), line, size=LETTERS).get_extents().width for line in lines), default=0.0)
+    return points * SCREEN / 72
+
+
+def wrapped(words: str, width: float) -> str:
+    """The words in lines of at most `width` pixels, if they allow."""
+    lines: list[str] = []
+    for word in words.split(" "):
+        if lines and text_size(f"{lines[-1]} {word}".split("\n")[-1]) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return "\n".join(lines)
+
+
+def table(
+    rows: Sequence[Row], rows_named: Sequence[str] = (), columns: Sequence[str] = (), dpi: int = SHARP
+) -> Image.Image:
+    """A table of pictures as one picture: for example a frame of a film. What `pictures` shows; see there.
+
+    dpi: SCREEN for films, which are large as it is. The result's info["width"] is its width in pixels on the screen.
+    Raises ValueError when rows differ in length, or there are too many or too few names.
+    """
+    import matplotlib.pyplot as plt
+
+    plt.rcParams.update(HOUSE)
+    cells = [to_images(row) if isinstance(row, Tensor) else list(row) for row in rows]
+    count = len(cells[0])
+    if any(len(row) != count for row in cells):
+        raise ValueError(f"rows of {', '.join(str(len(row)) for row in cells)} pictures, must have the same number")
+    for what, names, number in (("row", rows_named, len(cells)), ("column", columns, count)):
+        if len(names) not in (0, number):
+            raise ValueError(f"{len(names)} names for {number} {what}s")
+    left = (
+        max((text_size(name) for name in rows_named), default=-2 * GAP) + 2 * GAP
+    )  # all lengths: pixels on the screen
+    width, height = cells[0][0].size
+    side = min(max(LARGEST, width), (WIDTH * SCREEN - left - GAP * (count - 1)) / count)
+    unit = dpi / SCREEN  # stored pixels per pixel on the screen
+    if width <= side * unit:  # a whole number of stored pixels for each pixel, so that all are equally large
+        unit = round(side * unit / width) * width / side
+    heads = [wrapped(name, side) for name in columns]
+    line = 1.35 * LETTERS * SCREEN / 72
+    top = max((head.count("\n") + 1 for head in heads), default=0) * line + (4 if heads else 0)
+    tall = side * height / width
+    size = (left + count * (side + GAP) - GAP, top + len(cells) * (tall + GAP) - GAP)
+    whole = tuple(round(length * unit) for length in size)
+    sheet = Image.new("RGB", whole, "white")
+    sheet.info["width"] = round(size[0])
+    if heads or rows_named:
+        fig = plt.figure(figsize=(size[0] / SCREEN, size[1] / SCREEN))
+        put = {"fontsize": LETTERS, "linespacing": 1.2}
+        for j, head in enumerate(heads):
+            fig.text(
+                (left + j * (side + GAP) + side / 2) / size[0],
+                1 - (top - 4) / size[1],
+                head,
+                ha="center",
+                va="bottom",
+                **put,
+            )
+        for i, name in enumerate(rows_named):
+            middle = top + i * (tall + GAP) + tall / 2
+            fig.text((left - GAP) / size[0], 1 - middle / size[1], name, ha="right", va="center", **put)
+        sheet.paste(render(fig, SCREEN * unit).resize(whole))
+    box = (round(side * unit), round(tall * unit))
+    for i, row in enumerate(cells):
+        for j, one in enumerate(row):
+            resample = Image.Resampling.NEAREST if one.width <= box[0] else Image.Resampling.LANCZOS
+            corner = (left + j * (side + GAP)) * unit, (top + i * (tall + GAP)) * unit
+            sheet.paste(one.convert("RGB").resize(box, resample), (round(corner[0]), round(corner[1])))
+    return sheet
+
+
+def pictures(rows: Sequence[Row], rows_named: Sequence[str] = (), columns: Sequence[str] = (), *, alt: str) -> None:
+    """Show a table of pictures in a notebook, all enlarged alike until they fill the width, with hard pixel edges.
+
+    rows: each a tensor (B, 3, H, W) in [−1, 1] or a list of B PIL images. rows_named: a name for the left of each row.
+    columns: a name for the top of each column. Names may hold formulas, "$x_0$", and line breaks.
+    """
+    sheet = table(rows, rows_named, columns)
+    display_png(to_png(sheet.quantize(256, dither=Image.Dither.NONE)), alt, width=sheet.info["width"])
 
 
 def render(fig: "Figure", dpi: int = SCREEN, tight: bool = False) -> Image.Image:
@@ -90,6 +323,7 @@ def render(fig: "Figure", dpi: int = SCREEN, tight: bool = False) -> Image.Image
     """
     import matplotlib.pyplot as plt
 
+    part_names(fig)
     data = io.BytesIO()
     margins = {"bbox_inches": "tight", "pad_inches": 0.05} if tight else {}
     fig.savefig(data, format="png", dpi=dpi, facecolor="white", **margins)
@@ -139,14 +373,15 @@ def film(
 ) -> bytes:
     """An animated PNG that loops over the frames. `still` is shown where animations are not supported.
 
-    colors: keep only this many colors, those of the still. 64 are enough for a film of figures, and halve its size.
+    colors: keep only this many, the same in all frames. 64 are enough for a film of figures, and halve its size.
     Raises ValueError when there are no frames, or one differs in size from the still.
     """
     if not frames or any(frame.size != still.size for frame in frames):
         raise ValueError(f"a film needs frames, all of the still's size {still.size}")
     if colors:
-        still = still.convert("RGB").quantize(colors, dither=Image.Dither.NONE)
-        frames = [frame.convert("RGB").quantize(palette=still, dither=Image.Dither.NONE) for frame in frames]
+        images = [image.convert("RGB") for image in (still, *frames)]
+        palette = image_grid(images).quantize(colors)
+        still, *frames = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     durations = [milliseconds] * (len(frames) - 1) + [2000]
     data = io.BytesIO()
     still.save(
@@ -161,32 +396,52 @@ def film(
     return data.getvalue()
 
 
+def stops(control: "ValueWidget", most: int = 9) -> list[Any]:
+    """Values that a control can take, from one end to the other, at most as many as that."""
+    if hasattr(control, "options"):
+        values = [one[1] if isinstance(one, tuple) else one for one in control.options]
+    elif isinstance(control.value, bool):
+        values = [False, True]
+    else:
+        count = round((control.max - control.min) / control.step) + 1
+        values = [type(control.value)(control.min + i * control.step) for i in range(count)]
+    chosen = np.linspace(0, len(values) - 1, min(most, len(values))).round().astype(int)
+    return [values[i] for i in chosen]
+
+
 def interact(draw: Callable[..., "Image.Image | Figure"], alt: str, **controls: "ValueWidget") -> None:
     """Controls in a notebook, and below them what draw(**values) returns, redrawn whenever a value changes.
 
-    draw returns a picture, which is enlarged to 256 pixels if it is smaller, or a matplotlib figure, which is shown at
-    its own size (use layout="constrained" to keep everything inside) and closed. The same output holds the first one
-    as PNG, for viewers without widgets.
+    draw returns a picture, which is shown as by `picture`, or a matplotlib figure, such as one from `axes`, which is
+    closed; its size must be the same for all values. Viewers without widgets show a film instead, stored in the same
+    output: the first control moves from one end to the other.
     """
     import ipywidgets
 
-    def png() -> tuple[bytes, int]:
-        drawn = draw(**{name: control.value for name, control in controls.items()})
-        if isinstance(drawn, Image.Image):
-            return to_png(drawn), max(256, drawn.width)
-        return _figure_png(drawn, tight=False)
+    def drawn(dpi: int, **changed: Any) -> Image.Image:
+        result = draw(**{name: control.value for name, control in controls.items()} | changed)
+        if isinstance(result, Image.Image):
+            return table([[result]], dpi=dpi)
+        shown = render(result, dpi)
+        shown.info["width"] = shown.width * SCREEN // dpi
+        return shown
 
-    def to_html(data: bytes, width: int) -> str:
-        source = "data:image/png;base64," + base64.b64encode(data).decode()
-        return f'<img alt="{html.escape(alt)}" width="{width}" src="{source}">'
+    def to_html() -> str:
+        shown = drawn(SHARP)
+        width = shown.info["width"]
+        data = base64.b64encode(to_png(shown.quantize(256, dither=Image.Dither.NONE))).decode()
+        return f'<img alt="{html.escape(alt)}" width="{width}" src="data:image/png;base64,{data}">'
 
-    first, width = png()
-    shown = ipywidgets.HTML(to_html(first, width))
+    shown = ipywidgets.HTML(to_html())
     for control in controls.values():
-        control.observe(lambda change: setattr(shown, "value", to_html(*png())), "value")
+        control.observe(lambda change: setattr(shown, "value", to_html()), "value")
     box = ipywidgets.VBox([*controls.values(), shown])
     view = {"version_major": 2, "version_minor": 0, "model_id": box.model_id}  # as ipywidgets 7 and 8 both write it
-    display_png(first, alt, width=width, **{"application/vnd.jupyter.widget-view+json": view})
+    name, control = next(iter(controls.items()))
+    frames, still = [drawn(SCREEN, **{name: value}) for value in stops(control)], drawn(SCREEN)
+    width = still.info["width"]
+    data = film(frames, still, milliseconds=600, colors=128)
+    display_png(data, alt, width=width, **{"application/vnd.jupyter.widget-view+json": view})
 
 
 @torch.no_grad()
@@ -208,18 +463,18 @@ def measure_shapes(model: "StableDiffusion", prompt: str, seed: int = 0) -> dict
     return {name: tuple(value.shape) for name, value in parts.items()}
 
 
-# The map's parts: centre, what the part does, and the lesson that builds it.
+# The map's parts: centre, in pixels from the upper left corner, what the part does, and the lesson that builds it.
 MAP = {
-    "tokenizer": (44, 43, "words to numbers", "lesson 07"),
-    "text encoder": (78, 43, "numbers to vectors", "lesson 07"),
-    "noise": (10, 12, "drawn from a seed", "lesson 01"),
-    "UNet": (44, 12, "makes a prediction", "lesson 09"),
-    "guidance": (78, 12, "joins two predictions", "lesson 10"),
-    "sampler": (112, 12, "removes some noise", "lesson 04"),
-    "decoder": (148, 12, "latents to pixels", "lesson 06"),
+    "tokenizer": (76, 82, "words to ids", "lesson 07"),
+    "text encoder": (230, 82, "ids to vectors", "lesson 07"),
+    "noise": (76, 244, "drawn from a seed", "lesson 01"),
+    "UNet": (230, 244, "predicts", "lesson 09"),
+    "guidance": (384, 244, "joins the two", "lesson 10"),
+    "sampler": (538, 244, "removes noise", "lesson 04"),
+    "decoder": (692, 244, "latents to pixels", "lesson 06"),
 }
 NETWORKS = ("text encoder", "UNet", "decoder")
-GREEN, SKY, VERMILLION, BLUE = "#7FD1B9", "#BFE3F7", "#D55E00", "#0072B2"  # Okabe & Ito's colours, two of them paler
+YOURS, NETWORK = "#7FD1B9", "#CFE8F7"  # pale green and pale blue
 
 
 def pipeline_map(
@@ -243,60 +498,65 @@ def pipeline_map(
 
     if unknown := {*own, here or "UNet"} - set(MAP):
         raise ValueError(f"{', '.join(sorted(unknown))}: not on the map; accepted: {', '.join(MAP)}")
-    fig, ax = plt.subplots(figsize=(13, 4.7), layout="constrained")
+    plt.rcParams.update(HOUSE)
+    width, height = 768, 346  # pixels on the screen, in which all places are given
+    fig = plt.figure(figsize=(width / SCREEN, height / SCREEN))
+    ax = fig.add_axes((0, 0, 1, 1))
 
-    def box(x: float, y: float, width: float, height: float, **style: Any) -> None:
-        corner = (x - width / 2, y - height / 2)
-        ax.add_patch(FancyBboxPatch(corner, width, height, boxstyle="round,pad=0,rounding_size=1.5", **style))
+    def box(left: float, top: float, right: float, bottom: float, **style: Any) -> None:
+        shape = "round,pad=0,rounding_size=8"
+        ax.add_patch(FancyBboxPatch((left, top), right - left, bottom - top, boxstyle=shape, **style))
 
-    def text(x: float, y: float, words: str, size: float = 9.5, **style: Any) -> None:
-        ax.text(x, y, words, fontsize=size, ha="center", va="center", **style)
+    def text(x: float, y: float, words: str, size: float = 9, **style: Any) -> None:
+        ax.text(x, y, words, fontsize=size, **{"ha": "center", "va": "center"} | style)
 
     def arrow(*points: tuple[float, float]) -> None:
-        ax.plot(*zip(*points[:-1], strict=True), color="black", lw=1.8)
-        head = {"arrowstyle": "-|>,head_width=0.3,head_length=0.6", "lw": 1.8, "color": "black"}
+        ax.plot(*zip(*points[:-1], strict=True), color=INK, lw=1.6)
+        head = {"arrowstyle": "-|>,head_width=0.28,head_length=0.5", "lw": 1.6, "color": INK}
         ax.annotate("", points[-1], points[-2], arrowprops=head | {"shrinkA": 0, "shrinkB": 0})
 
-    def flow(x: float, y: float, words: str, name: str) -> None:
-        text(x, y + 2.6, words)
-        text(x, y - 2.8, "×".join(map(str, shapes[name])), 9, color=BLUE, weight="bold")
+    def flow(x: float, y: float, words: str, name: str, **style: Any) -> None:
+        text(x, y, words, **style)
+        text(x, y + 15, "×".join(map(str, shapes[name])), color=BLUE, weight="bold", **style)
 
-    box(78, 11, 94, 32, facecolor="#F4F4F4", edgecolor="#777777", linestyle="--")
-    text(10, 43, "\n".join(textwrap.wrap(f"“{prompt}”", 16)), 11.5, style="italic")
-    arrow((19, 43), (34, 43))
-    arrow((54, 43), (68, 43))
-    flow(61, 43, "ids", "ids")
-    arrow((78, 36), (78, 32.2), (44, 32.2), (44, 19))
-    flow(61, 32.2, "context", "context")
-    arrow((20, 12), (34, 12))
-    flow(27, 12, "latents", "noise")
-    arrow((54, 12), (68, 12))
-    flow(60.8, 12, "two", "predictions")
-    arrow((88, 12), (102, 12))
-    flow(94.8, 12, "one", "guided")
-    arrow((112, 5), (112, -0.5), (44, -0.5), (44, 5))
-    text(78, -3, f"round and round, {steps} times")
-    arrow((122, 12), (138, 12))
-    flow(131.5, 12, "latents", "latents")
-    arrow((158, 12), (163, 12))
-    text(171, 1.5, "×".join(map(str, shapes["picture"])), 9, color=BLUE, weight="bold")
+    box(152, 188, 616, 340, facecolor="#F5F5F5", edgecolor=GREY, linestyle="--")
+    text(14, 14, f"“{textwrap.shorten(prompt, 80, placeholder=' …')}”", LETTERS, style="italic", ha="left")
+    arrow((76, 24), (76, 42))
+    arrow((138, 82), (166, 82))
+    flow(76, 133, "ids", "ids")
+    arrow((276, 120), (276, 204))
+    flow(286, 146, "context", "context", ha="left")
+    arrow((138, 244), (166, 244))
+    flow(76, 296, "latents", "noise")
+    arrow((292, 244), (320, 244))
+    flow(240, 296, "two predictions", "predictions")
+    arrow((446, 244), (474, 244))
+    flow(384, 296, "one prediction", "guided")
+    arrow((588, 282), (588, 328), (180, 328), (180, 284))
+    text(384, 328, f"round and round, {steps} times", bbox={"facecolor": "#F5F5F5", "edgecolor": "none", "pad": 4})
+    flow(532, 296, "latents", "latents")
+    arrow((600, 244), (628, 244))
+    if pictures:
+        arrow((692, 206), (692, 170))
+    flow(692, 296, "picture", "picture")
 
     for name, (x, y, does, lesson) in MAP.items():
         done, count = own.get(name, (0, 0))
         complete = 0 < count == done
-        color = GREEN if complete else SKY if name in NETWORKS else "white"
-        edge, width = (VERMILLION, 4) if name == here else ("black", 1.5)
-        box(x, y, 20, 14, facecolor=color, edgecolor=edge, linewidth=width)
-        text(x, y + 3.4, name + (" ✔" if complete else ""), 12, weight="bold")
-        text(x, y - 0.4, does, 8.5)
-        text(x, y - 4, f"yours: {done} of {count}" if count else lesson, 8.5, color="#555555")
+        color = YOURS if complete else NETWORK if name in NETWORKS else "white"
+        edge, thick = (VERMILLION, 3.5) if name == here else (INK, 1.3)
+        box(x - 62, y - 38, x + 62, y + 38, facecolor=color, edgecolor=edge, linewidth=thick)
+        text(x, y - 19, name + (" ✔" if complete else ""), LETTERS, weight="bold")
+        text(x, y + 1, does)
+        text(x, y + 18, f"yours: {done} of {count}" if count else lesson, color="#555555")
         if 0 < done < count:
-            ax.plot((x - 8, x - 8 + 16 * done / count), (y - 6, y - 6), color=GREEN, lw=5, solid_capstyle="butt")
+            ax.plot((x - 46, x - 46 + 92 * done / count), (y + 30, y + 30), color=YOURS, lw=5, solid_capstyle="butt")
         if name == here:
             behind = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-            text(x, y + 9.3, "you are here", 10.5, weight="bold", color=VERMILLION, bbox=behind)
-    for image, (x, y) in zip(pictures, ((10, -5), (171, 12)), strict=False):
-        ax.imshow(image, extent=(x - 8, x + 8, y - 8, y + 8), interpolation="lanczos")
-    ax.set(xlim=(-2, 181), ylim=(-14, 52), aspect="equal")
+            text(x - 14, y - 40, "you are here", weight="bold", color=VERMILLION, bbox=behind)
+    for shown, x, words in zip(pictures, (538, 692), ("the noise, decoded", f"after {steps} steps"), strict=False):
+        ax.imshow(shown, extent=(x - 62, x + 62, 166, 42), interpolation="nearest", zorder=3)
+        text(x, 31, words)
+    ax.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
     ax.axis("off")
     return fig

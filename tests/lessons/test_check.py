@@ -12,7 +12,7 @@ from sdlearn.lessons.check import (
     assert_gradients,
     assert_parity,
     max_difference,
-    parity_table,
+    measurements_table,
     randomize_,
     report_parity,
 )
@@ -128,7 +128,7 @@ def test_the_table_has_the_worst_in_each_dtype(monkeypatch: pytest.MonkeyPatch) 
     assert_parity("decoder", zero.double() + 4e-12, zero.double(), against="AutoencoderKL")
     assert_gradients(with_gradients(), with_gradients(), name="attention", against="Attention")
     assert_parity("by hand", zero, zero)  # without a reference's name it is no measurement
-    assert parity_table(measurements).splitlines()[2:] == [
+    assert measurements_table(measurements).splitlines()[2:] == [
         "| attention | Attention | 1 |  | 0.0e+00 |",
         "| decoder | AutoencoderKL | 3 | 4.0e-12 | 3.0e-06 |",
     ]
@@ -172,4 +172,44 @@ def test_report_is_the_same_on_every_machine(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out == "decoder  AutoencoderKL  |Δ| ≤ 1e-05  ok\n"
     with pytest.raises(AssertionError):
         report_parity("decoder", "AutoencoderKL", reference + 2e-5, reference)
+    assert capsys.readouterr().out == ""
+
+
+def test_an_equation_has_two_equal_sides(capsys: pytest.CaptureFixture[str]) -> None:
+    check.equal("equation (4)", torch.tensor([1.0, 200.0]), torch.tensor([1.0, 200.02]), 1e-3)
+    check.equal("equation (5)", 2, 2.0)
+    check.equal("equation (6)", torch.tensor(0.5), 0.5 + 2**-20)
+    check.equal("equation (7)", torch.tensor(2), 2.0)
+    assert capsys.readouterr().out.splitlines() == [
+        "equation (4): the two sides differ by 1.0e-04",  # of 200.02
+        "equation (5): the two sides differ by 0",
+        "equation (6): the two sides differ by 9.5e-07",
+        "equation (7): the two sides differ by 0",
+    ]
+    with pytest.raises(AssertionError):
+        check.equal("whole numbers", torch.tensor(2), 2.5)
+    with pytest.raises(AssertionError, match=r"equation \(7\)"):
+        check.equal("equation (7)", 1.0, 1.001, 1e-4)
+    with pytest.raises(AssertionError):
+        check.equal("equation (8)", 1.0, 1.0 + 1e-8)  # float64: 1e-9
+    with pytest.raises(ValueError, match="shapes differ"):
+        check.equal("equation (9)", torch.zeros(2), torch.zeros(3))
+    with pytest.raises(ValueError, match="not finite"):
+        check.equal("equation (10)", math.nan, math.nan)
+    assert capsys.readouterr().out == ""
+
+
+def test_the_table_of_comparisons_is_aligned(capsys: pytest.CaptureFixture[str]) -> None:
+    zeros = torch.zeros(3)
+    check.parity_table([
+        ("add_noise", "DDPMScheduler.add_noise", zeros + 1.2e-7, zeros, 1e-5),
+        ("snr", "compute_snr", zeros, zeros, 1e-9),
+    ])  # fmt: skip
+    assert capsys.readouterr().out.splitlines() == [
+        "ours       theirs                   allowed  differ by",
+        "add_noise  DDPMScheduler.add_noise  1e-05    1.2e-07",
+        "snr        compute_snr              1e-09    0",
+    ]
+    with pytest.raises(AssertionError, match="snr and compute_snr"):
+        check.parity_table([("snr", "compute_snr", zeros + 1, zeros, 1e-5)])
     assert capsys.readouterr().out == ""
