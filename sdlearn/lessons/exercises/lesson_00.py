@@ -49,7 +49,7 @@ def predictions(generator: torch.Generator) -> Iterator[Case]:
 
 
 EXERCISES = (
-    Exercise("00.row", Tokenizer.row, texts, difficulty=1, minutes=8, part="tokenizer", box="tokenizer"),
-    Exercise("00.to_pixels", to_pixels, pictures, difficulty=1, minutes=5),
+    Exercise("00.row", Tokenizer.row, texts, difficulty=1, minutes=8, part="tokenizer", box="tokenizer", core=False),
+    Exercise("00.to_pixels", to_pixels, pictures, difficulty=1, minutes=5, core=False),
     Exercise("00.combine", combine, predictions, difficulty=1, minutes=5, part="combine", box="guidance"),
 )

@@ -125,7 +125,7 @@ WRONG = {
         ("or the scale was used as w", as_in_the_paper_with_s),
         ("but equation (2) subtracts it", added_as_in_the_paper),
         ("Diffusers does that", as_in_diffusers),
-        ("a `return` is missing", without_return),
+        ("is a `return` missing", without_return),
         ("it must be (3, 4, 5, 6)", of_the_first_picture),
         ("the prediction with words alone", scale_forgotten),
     ],
