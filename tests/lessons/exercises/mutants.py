@@ -1,7 +1,7 @@
 """Small changes of the package's code, made by rule: what a check must not let pass.
 
 An operator is swapped, an index or a constant is one more or one less, a call is dropped, two arguments are swapped, a
-comparison or a condition is turned round, a sign is lost. Lines that the stub gives are left as they are.
+comparison or a condition is turned round, a sign is lost or added. Lines that the stub gives are left as they are.
 """
 
 import ast
@@ -115,6 +115,10 @@ def changed(node: ast.expr) -> Iterator[ast.expr]:
     if isinstance(node, ast.BinOp):
         for operator in OPERATORS.get(type(node.op), ()):
             yield ast.BinOp(node.left, operator(), node.right)
+        if isinstance(node.left, ast.Name) and not isinstance(node.op, ast.Pow):  # the square of -x is that of x
+            yield ast.BinOp(ast.UnaryOp(ast.USub(), node.left), node.op, node.right)
+        if isinstance(node.right, ast.Name):
+            yield ast.BinOp(node.left, node.op, ast.UnaryOp(ast.USub(), node.right))
     elif isinstance(node, ast.UnaryOp):
         yield node.operand
     elif isinstance(node, ast.Compare):
@@ -160,7 +164,8 @@ def moved(node: ast.Subscript) -> Iterator[ast.expr]:
                     ends = {one: getattr(node.slice, one) for one in ("lower", "upper", "step")} | {end: index}
                     yield ast.Subscript(node.value, ast.Slice(**ends), node.ctx)
     elif not isinstance(node.slice, ast.Tuple) and not isinstance(getattr(node.slice, "value", 0), str):
-        for index in both(node.slice):
+        constant = isinstance(node.slice, ast.BinOp) and isinstance(node.slice.right, ast.Constant)
+        for index in () if constant else both(node.slice):  # the constant in [i + 1] is changed as such
             yield ast.Subscript(node.value, index, node.ctx)
 
 
