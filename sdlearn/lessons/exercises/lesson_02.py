@@ -127,7 +127,9 @@ EXERCISES = (
         sampler="ddpm",
         box="sampler",
     ),
-    Exercise("02.x0_at", Schedule.x0_at, predictions, difficulty=1, minutes=5, part="schedule", box="sampler"),
-    Exercise("02.simple_loss", simple_loss, batches, difficulty=1, minutes=5, run=loss_to_learn_from),
+    Exercise(
+        "02.x0_at", Schedule.x0_at, predictions, difficulty=1, minutes=5, part="schedule", box="sampler", core=False
+    ),
+    Exercise("02.simple_loss", simple_loss, batches, difficulty=1, minutes=5, run=loss_to_learn_from, core=False),
     Exercise("02.ddpm", ddpm, starts, difficulty=2, minutes=10, part="ddpm", box="sampler"),
 )
