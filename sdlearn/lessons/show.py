@@ -96,9 +96,9 @@ def few_colors(image: Image.Image, colors: int = 256) -> Image.Image:
     """The image with at most so many colors, as files of a third of the size hold it. White stays white."""
     few = image.quantize(colors, dither=Image.Dither.NONE)
     palette = np.array(few.getpalette()).reshape(-1, 3)
-    white = palette.sum(axis=1).argmax()
-    if palette[white].min() > 240:
-        palette[white] = 255
+    darkest = palette.min(axis=1)  # channel of each color: large where it is nearly white
+    if darkest.max() > 240:
+        palette[darkest >= min(darkest.max(), 247)] = 255
         few.putpalette(palette.flatten().tolist())
     return few
 

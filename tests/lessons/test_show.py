@@ -353,6 +353,17 @@ def test_a_film_of_few_colors_keeps_those_of_all_frames() -> None:
     assert seen == [[red, blue], [red, blue], [red, red], [green, green]]
 
 
+def test_a_film_of_noise_is_shown_on_white() -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    frames = [Image.new("RGB", (128, 80), "white") for _ in range(3)]
+    for i, frame in enumerate(frames):
+        frame.paste(noise.rotate(90 * i), (0, 0))
+    with Image.open(io.BytesIO(show.film(frames, frames[0], colors=64))) as film:
+        for i in range(film.n_frames):
+            film.seek(i)
+            assert film.convert("RGB").getpixel((100, 70)) == (255, 255, 255)
+
+
 def test_white_stays_white_among_few_colors() -> None:
     image = Image.fromarray(np.arange(200, 256, dtype=np.uint8).repeat(64).reshape(56, 64)).convert("RGB")
     few = show.few_colors(image, 4).convert("RGB")
