@@ -15,6 +15,7 @@ KINDS = (
     (4, "epsilon", "leading", (2, 3, 5)),
     (7, "v_prediction", "trailing", (1, 4, 3, 2)),
     (1, "epsilon", "trailing", (3, 1)),
+    (3, "sample", "linspace", (2, 2)),
 )
 
 
@@ -37,7 +38,7 @@ def euler_starts(generator: torch.Generator) -> Iterator[Case]:
 
 def ddim_starts(generator: torch.Generator) -> Iterator[Case]:
     """The same, each with eta from 0 to 1. With eta 0 there is no generator, and none is needed."""
-    for (steps, kind, spacing, shape), eta in zip((*KINDS, KINDS[0]), (0.0, 0.3, 0.7, 1.0), strict=True):
+    for (steps, kind, spacing, shape), eta in zip((*KINDS, KINDS[0]), (0.0, 0.3, 0.7, 0.5, 1.0), strict=True):
         schedule = Schedule(ScheduleConfig(prediction_type=kind, set_alpha_to_one=spacing == "trailing"))
         x, grid = torch.randn(shape, generator=generator), make_grid(schedule, steps, spacing)
         own = torch.Generator().manual_seed(1) if eta > 0 else None
