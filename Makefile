@@ -32,7 +32,8 @@ quick: $(VENV)/dev  ## all tests except those that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not browser" $(TESTS)
 
 lessons: $(VENV)/dev  ## all notebooks, their outputs compared with the stored ones
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env notebooks
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env \
+		--nbval-sanitize-with notebooks/sanitize.cfg notebooks
 
 test-full: test  ## the same, and the tests that take minutes or much memory
 	$(BIN)/python -m pytest -m slow

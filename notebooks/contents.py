@@ -1,7 +1,4 @@
-"""README's table of lessons, and its small pictures, from what the lessons say and have drawn: `make notebooks`.
-
-The title, the minutes and the seconds come from a lesson's first cell, the picture from the stored output of one cell.
-"""
+"""README's table of lessons, and its small pictures, from the lessons' facts and stored outputs: `make notebooks`."""
 
 import base64
 import io
@@ -9,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import facts
 import host
 import nbformat
 from PIL import Image
@@ -17,16 +15,6 @@ from sdlearn.files import atomic_write
 
 WIDTH = 160  # pixels
 PLACE = re.compile(r"<!-- lessons -->\n.*<!-- end of lessons -->\n", re.DOTALL)
-TIME = re.compile(r"\*\*Time:\*\* (\d+) minutes \(cells together (\d+) seconds")
-
-# What you build in a lesson, and the cell whose picture stands for it.
-LESSONS = {
-    "00": ("guidance, the line that makes the words count", "first-picture"),
-    "01": ("noise schedules, and pictures noised in one step", "question-picture"),
-    "02": ("the reverse step, and a small diffusion model, trained live", "film"),
-    "03": ("the score, and four ways to sample with it", "arrows"),
-    "04": ("Euler, DDIM and Heun; eight samplers raced against each other", "slider"),
-}
 
 
 def picture(notebook: Any, cell: str) -> Image.Image:
@@ -39,17 +27,15 @@ def picture(notebook: Any, cell: str) -> Image.Image:
 
 def row(file: Path, notebook: Any, address: str) -> str:
     """A lesson's row: picture, title, what is built, minutes, seconds; and badges once the course is hosted."""
-    number = file.name[:2]
-    title = notebook.cells[0].source
-    name = title.splitlines()[0].removeprefix("# ")
-    minutes, seconds = TIME.search(title).groups()
+    lesson = facts.read(notebook)
+    name = facts.heading(lesson).removeprefix("# ")
     badges = host.badges(address, file.name)
     cells = [
-        f"![{name}](docs/img/{number}.png)",
+        f"![{name}](docs/img/{lesson['number']}.png)",
         f"[{name}](notebooks/{file.name})" + (f"<br>{badges}" if badges else ""),
-        LESSONS[number][0],
-        minutes,
-        seconds,
+        lesson["builds"],
+        str(lesson["minutes"]),
+        str(lesson["seconds"]),
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -71,7 +57,8 @@ def write(root: Path) -> None:
         temporary.write_text(readme(root), encoding="utf-8")
     (root / "docs" / "img").mkdir(parents=True, exist_ok=True)
     for file in host.lessons(root):
-        small = picture(nbformat.read(file, as_version=4), LESSONS[file.name[:2]][1])
+        notebook = nbformat.read(file, as_version=4)
+        small = picture(notebook, facts.read(notebook)["picture"])
         with atomic_write(root / "docs" / "img" / f"{file.name[:2]}.png") as temporary:
             small.save(temporary, "PNG", optimize=True)
 

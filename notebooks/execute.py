@@ -1,13 +1,15 @@
 """Runs lessons from top to bottom and stores what they print and draw: `make notebooks`, or `execute.py NOTEBOOK …`.
 
 Stored outputs come from one clean run. What differs from run to run without telling anything is left out: the times of
-cells, and the state of widgets, whose static picture stays.
+cells, and the state of widgets, whose static picture stays. The seconds of the run go into the notebook's facts, and
+from these the heading, the time and the links are written: see facts.py.
 
 With `--solved FOLDER` the lessons stay as they are, and the folder gets copies whose exercise cells hold the package's
 solutions, and the right letters in its predictions: `make solved`. There every check and prediction must be green.
 """
 
 import argparse
+import math
 import os
 import re
 import tempfile
@@ -15,6 +17,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import facts
 import host
 import nbformat
 from nbclient import NotebookClient
@@ -45,8 +48,14 @@ def execute(notebook: NotebookNode) -> None:
             if "data" in output:
                 output.data.pop("application/vnd.jupyter.widget-view+json", None)
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    notebook.metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    kept = {"sdlearn": notebook.metadata["sdlearn"]} if "sdlearn" in notebook.metadata else {}
+    notebook.metadata = {"kernelspec": kernel, "language_info": {"name": "python"}} | kept
     nbformat.validate(notebook)
+
+
+def round_up(seconds: float) -> int:
+    """To five seconds: the same run never takes exactly as long twice."""
+    return 5 * math.ceil(seconds / 5)
 
 
 def solve(notebook: NotebookNode) -> list[str]:
@@ -87,7 +96,8 @@ def main() -> None:
     parser.add_argument("notebooks", nargs="*", type=Path, help="all lessons, if none is named")
     arguments = parser.parse_args()
     for file in arguments.notebooks or host.lessons(FOLDER.parent):
-        notebook, destination, ids = nbformat.read(file, as_version=4), file, []
+        notebook = host.stamped(nbformat.read(file, as_version=4), host.read_address(host.ROOT), file.name)
+        destination, ids = file, []
         started = time.perf_counter()
         if arguments.solved is not None:
             destination = arguments.solved / file.name
@@ -96,6 +106,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as passport:  # an empty one: whose computer it is must not show on the maps
             os.environ["SDLEARN_PASSPORT"] = passport
             execute(notebook)
+        if "sdlearn" in notebook.metadata and arguments.solved is None:
+            notebook.metadata["sdlearn"]["seconds"] = round_up(time.perf_counter() - started)
+            facts.stamp(notebook, file.resolve())
         if arguments.solved is not None:
             demand_green(notebook, ids)
         with atomic_write(destination) as temporary:

@@ -22,8 +22,8 @@ GITHUB = re.compile(r"https://github\.com/([\w-]+/[\w.-]+?)(\.git)?/?")
 BADGES = re.compile(r"^\[!\[Open in Colab\].*\n\n", re.MULTILINE)
 
 SETUP = """\
-# On Colab and Kaggle this cell installs sdlearn, and leaves
-# their torch and numpy alone. Elsewhere it only imports it.
+# @title Set-up: where sdlearn is missing, Colab and Kaggle install it
+# Their torch and numpy stay as they are.
 import importlib.util
 import os
 import subprocess
@@ -106,13 +106,14 @@ def full_address(repo: str) -> str:
 
 
 def stamped(notebook: Any, address: str, name: str) -> Any:
-    """Set the setup cell's text and the badges below the title. Outputs and execution counts stay."""
+    """Set the setup cell's text, folded, and the badges below the title. Outputs and execution counts stay."""
     title, setup = notebook.cells[:2]
     if (title.id, setup.id) != ("title", "setup"):
         raise ValueError(f"{name} begins with the cells {title.id!r} and {setup.id!r}, must with 'title' and 'setup'")
     heading, _, rest = BADGES.sub("", title.source).partition("\n\n")
     title.source = "\n\n".join(part for part in (heading, badges(address, name), rest) if part)
     setup.source = setup_cell(address)
+    setup.metadata["jupyter"] = {"source_hidden": True}
     return notebook
 
 
