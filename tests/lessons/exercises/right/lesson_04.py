@@ -199,11 +199,11 @@ def heun_in_float64(denoise, x, grid, schedule, generator=None, project=None):
         t, sigma = grid.timesteps[i].item(), sigmas[i]
         x0 = denoised(denoise, x, t, sigma, schedule)
         slope = (x - x0) / sigma
-        if i % 2:
-            x = begin + length * torch.stack([before, slope]).mean(0)
-        else:
+        if i % 2 == 0:
             begin, before, length = x, slope, sigmas[i + 1] - sigma
             x = begin + length * before
+        else:
+            x = begin + length * torch.stack([before, slope]).mean(0)
         x = project(x, i) if project else x
         yield Step(i, t, x, x0)
         i += 1
