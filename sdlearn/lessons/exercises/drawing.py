@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 import sdlearn
-from sdlearn.lessons import show
+from sdlearn.lessons import maps, show
 from sdlearn.lessons.exercises.judge import in_one_line
 from sdlearn.lessons.exercises.parts import choose_sampler, join_parts, sampler_of
 from sdlearn.lessons.exercises.passport import GREEN, in_a_process, remembered
@@ -44,8 +44,11 @@ def see(id: str) -> None:
         images += model(PROMPT, seed=SEED, sampler=sampler, progress=False)
     names = ["the package's part", "your part"]
     said = "They are equal" if images[0] == images[1] else "They are equal up to rounding"
-    fig = show.image_table([images], rows=[""], columns=names, side=2)
-    show.figure(fig, alt=f"Two pictures for the prompt: {PROMPT}. Left {names[0]}, right {names[1]}. {said}.")
+    show.pictures(
+        [images],
+        columns=names,
+        alt=f"Two pictures for the prompt: {PROMPT}. Left {names[0]}, right {names[1]}. {said}.",
+    )
 
 
 def own_boxes(done: Collection[str]) -> dict[str, tuple[int, int]]:
@@ -76,8 +79,8 @@ def draw_map_and_picture(
     """The map with the first and the last latents of a drawing, decoded, and the last picture by itself."""
     steps = list(model.sample(prompt, seed=seed, sampler=sampler))
     noise, picture = (to_images(model.decode(step.x))[0] for step in (steps[0], steps[-1]))
-    shapes = show.measure_shapes(model, prompt, seed)
-    return show.pipeline_map(shapes, len(steps), prompt, (noise, picture), here, own_boxes(done)), picture
+    shapes = maps.measure_shapes(model, prompt, seed)
+    return maps.pipeline_map(shapes, len(steps), prompt, (noise, picture), here, own_boxes(done)), picture
 
 
 def draw_passport(

@@ -100,7 +100,7 @@ class TestExercise:
         assert 1 <= exercise.minutes <= 30
         assert exercise.part is None or exercise.part in PARTS
         assert exercise.sampler is None or (exercise.sampler in SAMPLERS and exercise.part)
-        assert exercise.box is None or exercise.box in sdlearn.lessons.show.MAP
+        assert exercise.box is None or exercise.box in sdlearn.lessons.maps.MAP
         for bug in exercise.bugs:
             assert bug.name and bug.read and "\n" not in bug.name + bug.read and not bug.name.endswith(".")
 
