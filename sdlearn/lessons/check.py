@@ -130,13 +130,6 @@ def assert_gradients(
     return worst
 
 
-def report_parity(name: str, reference_name: str, ours: Tensor, reference: Tensor, tolerance: float = 1e-5) -> float:
-    """`assert_parity` for a lesson: prints one line that is the same on every machine, and returns the difference."""
-    difference = assert_parity(name, ours, reference, tolerance)
-    print(f"{name}  {reference_name}  |Δ| ≤ {tolerance:.0e}  ok")
-    return difference
-
-
 def equal(what: str, left: Tensor | float, right: Tensor | float, tolerance: float | None = None) -> None:
     """Show that an equation holds: assert that its two sides differ by at most tolerance · max(1, max |right|).
 
