@@ -185,11 +185,12 @@ def same(one: Tensor, other: Tensor) -> bool:
 
 @torch.no_grad()
 def round_off(inputs: list[Tensor], seed: int) -> None:
-    """Change floats by their last digit, up, down or not at all."""
+    """Change floats by their last digit, up or down."""
     generator = torch.Generator().manual_seed(seed)
     for one in inputs:
         if one.is_floating_point():
-            one.mul_(1 + torch.finfo(one.dtype).eps * torch.randint(-1, 2, one.shape, generator=generator).to(one))
+            signs = 2 * torch.randint(2, one.shape, generator=generator) - 1
+            one.mul_(1 + torch.finfo(one.dtype).eps * signs.to(one))
 
 
 def collect(result: Any, steps: int | None) -> tuple[Any, list[str]]:
