@@ -286,7 +286,7 @@ def dpmpp_2m(
             estimate = x0
         else:
             r = (h[i - 1] / h[i]).item()
-            estimate = x0 + (x0 - previous_x0) / (2 * r)  # x_0 half a step ahead, extrapolated from the last two
+            estimate = x0 + (x0 - previous_x0) / (2 * r)  # half a step ahead, from the last two
         x = from_x[i] * x + from_x0[i] * estimate
         previous_x0 = x0
         x = project(x, i) if project else x

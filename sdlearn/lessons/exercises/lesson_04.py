@@ -6,15 +6,16 @@ import torch
 from torch import Tensor
 
 from sdlearn.diffusion.grids import make_grid, make_grid_euler, make_grid_heun
-from sdlearn.diffusion.samplers import adams_bashforth, ddim, euler, heun
+from sdlearn.diffusion.samplers import Project, adams_bashforth, ddim, euler, heun
 from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
 from sdlearn.lessons.exercises.exercise import Case, Exercise
 from sdlearn.lessons.exercises.lesson_02 import nudge
 
 KINDS = (
-    (4, "epsilon", "leading", (2, 3, 5)),
-    (7, "v_prediction", "trailing", (1, 4, 3, 2)),
-    (1, "epsilon", "trailing", (3, 1)),
+    (4, "epsilon", "leading", (2, 3, 5), nudge),
+    (7, "v_prediction", "trailing", (1, 4, 3, 2), nudge),
+    (1, "epsilon", "trailing", (3, 1), nudge),
+    (3, "sample", "linspace", (2, 2), None),
 )
 
 
@@ -23,33 +24,34 @@ def predict(x: Tensor, t: float) -> Tensor:
     return 0.7 * x + 0.2 * torch.sin(2 * x + t / 300)
 
 
-def in_words(steps: int, kind: str, spacing: str) -> str:
-    return f"{steps} step{'s' * (steps > 1)}, {kind}, {spacing}"
+def in_words(steps: int, kind: str, spacing: str, project: Project | None) -> str:
+    return f"{steps} step{'s' * (steps > 1)}, {kind}, {spacing}" + ", no project" * (project is None)
 
 
 def euler_starts(generator: torch.Generator) -> Iterator[Case]:
-    """Noise (B, ...), some steps, each kind of prediction, and two spacings."""
-    for steps, kind, spacing, shape in KINDS:
+    """Noise (B, ...), some steps, each kind of prediction, each spacing, with and without `project`."""
+    for steps, kind, spacing, shape, project in KINDS:
         schedule = Schedule(ScheduleConfig(prediction_type=kind))
         x, grid = torch.randn(shape, generator=generator), make_grid_euler(schedule, steps, spacing)
-        yield Case(in_words(steps, kind, spacing), predict, x, grid, schedule, None, nudge)
+        yield Case(in_words(steps, kind, spacing, project), predict, x, grid, schedule, None, project)
 
 
 def ddim_starts(generator: torch.Generator) -> Iterator[Case]:
     """The same, each with eta from 0 to 1. With eta 0 there is no generator, and none is needed."""
-    for (steps, kind, spacing, shape), eta in zip((*KINDS, KINDS[0]), (0.0, 0.3, 0.7, 1.0), strict=True):
+    for (steps, kind, spacing, shape, project), eta in zip((*KINDS, KINDS[0]), (0.0, 0.3, 0.7, 0.5, 1.0), strict=True):
         schedule = Schedule(ScheduleConfig(prediction_type=kind, set_alpha_to_one=spacing == "trailing"))
         x, grid = torch.randn(shape, generator=generator), make_grid(schedule, steps, spacing)
         own = torch.Generator().manual_seed(1) if eta > 0 else None
-        yield Case(f"{in_words(steps, kind, spacing)}, eta = {eta}", predict, x, grid, schedule, own, nudge, eta)
+        words = f"{in_words(steps, kind, spacing, project)}, eta = {eta}"
+        yield Case(words, predict, x, grid, schedule, own, project, eta)
 
 
 def heun_starts(generator: torch.Generator) -> Iterator[Case]:
     """As for Euler; each step but the last has two entries in the grid, one for each network call."""
-    for steps, kind, spacing, shape in KINDS:
+    for steps, kind, spacing, shape, project in KINDS:
         schedule = Schedule(ScheduleConfig(prediction_type=kind))
         x, grid = torch.randn(shape, generator=generator), make_grid_heun(schedule, steps, spacing)
-        yield Case(in_words(steps, kind, spacing), predict, x, grid, schedule, None, nudge)
+        yield Case(in_words(steps, kind, spacing, project), predict, x, grid, schedule, None, project)
 
 
 def counts(generator: torch.Generator) -> Iterator[Case]:
@@ -61,6 +63,6 @@ def counts(generator: torch.Generator) -> Iterator[Case]:
 EXERCISES = (
     Exercise("04.euler", euler, euler_starts, difficulty=1, minutes=6, part="euler", box="sampler"),
     Exercise("04.ddim", ddim, ddim_starts, difficulty=2, minutes=12, part="ddim", box="sampler"),
-    Exercise("04.heun", heun, heun_starts, difficulty=3, minutes=12, part="heun", box="sampler"),
-    Exercise("04.adams_bashforth", adams_bashforth, counts, difficulty=3, minutes=10, box="sampler"),
+    Exercise("04.heun", heun, heun_starts, difficulty=3, minutes=12, part="heun", box="sampler", core=False),
+    Exercise("04.adams_bashforth", adams_bashforth, counts, difficulty=3, minutes=10, box="sampler", core=False),
 )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sdlearn.diffusion.samplers import SAMPLERS, Step
 from sdlearn.lessons.exercises.exercise import Exercise
-from sdlearn.lessons.exercises.judge import reference_of
+from sdlearn.lessons.exercises.reference import reference_of
 from sdlearn.lessons.exercises.registry import find
 
 

@@ -185,11 +185,12 @@ def same(one: Tensor, other: Tensor) -> bool:
 
 @torch.no_grad()
 def round_off(inputs: list[Tensor], seed: int) -> None:
-    """Change floats by their last digit, up, down or not at all."""
+    """Change floats by their last digit, up or down."""
     generator = torch.Generator().manual_seed(seed)
     for one in inputs:
         if one.is_floating_point():
-            one.mul_(1 + torch.finfo(one.dtype).eps * torch.randint(-1, 2, one.shape, generator=generator).to(one))
+            signs = 2 * torch.randint(2, one.shape, generator=generator) - 1
+            one.mul_(1 + torch.finfo(one.dtype).eps * signs.to(one))
 
 
 def collect(result: Any, steps: int | None) -> tuple[Any, list[str]]:
@@ -273,30 +274,33 @@ def in_time(work: Callable[[], Any], seconds: float) -> Any:
     """
     result: list[Any] = []
     failure: list[BaseException] = []
+    done = threading.Event()
 
     def body() -> None:
         try:
-            result.append(work())
-        except BaseException as error:  # SystemExit, too
-            failure.append(error)
+            try:
+                result.append(work())
+            except BaseException as error:  # SystemExit, too
+                failure.append(error)
+            done.set()
+        except Stop:  # it came when the work had ended by itself
+            done.set()
 
     thread = threading.Thread(target=body, daemon=True)
     thread.start()
     try:
-        thread.join(seconds)
-        late = thread.is_alive()
+        ended = done.wait(seconds)
     finally:  # a KeyboardInterrupt, too, stops the work
-        stop(thread)
-    if late:
+        stop(thread, done)
+    if not ended:
         raise TimeIsUp
     if failure:
         raise failure[0]
     return result[0]
 
 
-def stop(thread: threading.Thread, patience: float = 2.0) -> None:
-    """Raise Stop in a thread until it ends. One that is inside a long call of C is left to itself after a while."""
+def stop(thread: threading.Thread, done: threading.Event, patience: float = 2.0) -> None:
+    """Raise Stop in a thread until it is done. One that is inside a long call of C is left to itself after a while."""
     deadline = time.monotonic() + patience
-    while thread.is_alive() and time.monotonic() < deadline:
+    while not done.wait(0.05 if time.monotonic() < deadline else 0) and time.monotonic() < deadline:
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(Stop))
-        thread.join(0.05)

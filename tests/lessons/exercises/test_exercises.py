@@ -16,10 +16,11 @@ import torch
 import sdlearn
 from sdlearn.diffusion.samplers import SAMPLERS
 from sdlearn.lessons import exercises as ex
-from sdlearn.lessons.exercises import compare, hints, judge, registry, source
+from sdlearn.lessons.exercises import compare, hints, registry, source
+from sdlearn.lessons.exercises.bugs import computes, runs_of_bug, with_bug
 from sdlearn.lessons.exercises.exercise import Exercise
 from sdlearn.lessons.exercises.hints import Bug
-from sdlearn.lessons.exercises.judge import CORRECT, NOT_WRITTEN, assess, with_bug
+from sdlearn.lessons.exercises.judge import CORRECT, NOT_WRITTEN, assess
 from sdlearn.lessons.exercises.parts import join_parts, sampler_of
 from sdlearn.lessons.exercises.running import cases, run_cases
 from sdlearn.storage.parts import PARTS
@@ -76,11 +77,10 @@ class TestExercise:
         """By their outputs, pair by pair; a bug that ends in an error has none."""
         assert len(exercise.bugs) >= 2
         assert len({bug.name for bug in exercise.bugs}) == len(exercise.bugs)
-        theirs = judge.reference_of(exercise)
         for one in exercise.bugs:
-            ours = run_cases(exercise, with_bug(exercise, one), theirs.steps)
-            for other in exercise.bugs:
-                assert judge.computes(exercise, other, ours, theirs) == (one is other), (one.name, other.name)
+            found = runs_of_bug(exercise, one)
+            for other in exercise.bugs if found.error is None else ():
+                assert computes(exercise, other, found.runs) == (one is other), (one.name, other.name)
 
     def test_cases(self, exercise: Exercise) -> None:
         """Three or more with words of their own, the same each time."""
