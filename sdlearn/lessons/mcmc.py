@@ -102,12 +102,14 @@ def annealed_langevin(
     step_size: float,
     steps: int,
     generator: torch.Generator | None = None,
+    step: Callable[..., Tensor] = langevin_step,
 ) -> Iterator[Move]:
     """Annealed Langevin dynamics: algorithm 1 of Song & Ermon 2019 (arXiv 1907.05600).
 
     Langevin dynamics for the density with much noise, then with less and less. score(x, sigma) is the score of the
     density of x_0 + sigma · noise. sigmas: decreasing; each gets `steps` steps of step_size · sigma² / (last sigma)²,
     so step_size is the last one's. One score per step. Raises ValueError unless sigmas are positive and decreasing.
+    step(x, score, step_size, generator) is one step of Langevin dynamics.
     """
     sigmas = [float(sigma) for sigma in sigmas]
     _check(steps=steps, step_size=step_size)
@@ -116,7 +118,7 @@ def annealed_langevin(
     for level, sigma in enumerate(sigmas):
         size = step_size * sigma**2 / sigmas[-1] ** 2
         for i in range(steps):
-            x = langevin_step(x, score(x, sigma), size, generator)
+            x = step(x, score(x, sigma), size, generator)
             yield Move(level * steps + i, x, _all(x))
 
 
