@@ -5,7 +5,7 @@ cells, and the state of widgets, whose static picture stays. The seconds of the 
 from these the heading, the time and the links are written: see facts.py.
 
 With `--solved FOLDER` the lessons stay as they are, and the folder gets copies whose exercise cells hold the package's
-solutions: `make solved`. There every check must be green.
+solutions, and the right letters in its predictions: `make solved`. There every check and prediction must be green.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import os
 import re
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import facts
@@ -24,9 +25,12 @@ from nbformat import NotebookNode
 
 from sdlearn.files import atomic_write
 from sdlearn.lessons import exercises as ex
+from sdlearn.lessons.exercises.registry import find, find_prediction
+from sdlearn.lessons.exercises.source import solution
 
 FOLDER = Path(__file__).parent
-CHECK_LINE = re.compile(r"^[○✔✘] \d\d\.\w+: .*$", re.MULTILINE)
+VERDICT = re.compile(r"^([○✔✘]) (\d\d\.\w+)(?:, [a-z])?: (.*)$", re.MULTILINE)
+PREDICTION = re.compile(r"""ex\.predict\("(\d\d\.\w+)", ""\)""")
 
 
 def execute(notebook: NotebookNode) -> None:
@@ -55,7 +59,7 @@ def round_up(seconds: float) -> int:
 
 
 def solve(notebook: NotebookNode) -> list[str]:
-    """Put the package's solutions into the exercise cells, and return the exercises' ids.
+    """Fill in the package's solutions and the right letters; return the ids of these exercises and predictions.
 
     Raises:
         ValueError: an exercise cell is not the stub that its first line names.
@@ -66,18 +70,24 @@ def solve(notebook: NotebookNode) -> list[str]:
             id = cell.source.partition("\n")[0].removeprefix("# ")
             if cell.source != ex.stub(id):
                 raise ValueError(f"the cell {cell.id} differs from ex.stub({id!r})")
-            cell.source = ex.solution(id)
+            cell.source = solution(find(id))
             ids.append(id)
+        elif cell.cell_type == "code" and (found := PREDICTION.search(cell.source)):
+            letter = find_prediction(found[1]).answer
+            cell.source = cell.source.replace(found[0], f'ex.predict("{found[1]}", "{letter}")')
+            ids.append(found[1])
     return ids
 
 
 def demand_green(notebook: NotebookNode, ids: list[str]) -> None:
-    """Raises RuntimeError unless the checks of these exercises, and no others, ran and are green."""
+    """Raises RuntimeError unless these exercises and predictions, and no others, were judged once and are green."""
     printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", ()))
-    lines = CHECK_LINE.findall(printed)
-    wrong = sorted(set(lines) ^ {f"✔ {id}: correct" for id in ids})
+    verdicts = list(VERDICT.finditer(printed))
+    wrong = [found[0] for found in verdicts if found[1] != "✔" or "not in the passport" in found[3]]
+    wrong += sorted((Counter(found[2] for found in verdicts) - Counter(ids)).elements())
+    wrong += sorted((Counter(ids) - Counter(found[2] for found in verdicts)).elements())
     if wrong:
-        raise RuntimeError("lines that should not be there, or are missing: " + " | ".join(wrong))
+        raise RuntimeError("verdicts that should not be there, or are missing: " + " | ".join(wrong))
 
 
 def main() -> None:

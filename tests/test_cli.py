@@ -17,6 +17,8 @@ from PIL.PngImagePlugin import PngInfo
 import sdlearn
 from sdlearn import cli
 from sdlearn.lessons.check import randomize_
+from sdlearn.lessons.exercises.registry import find
+from sdlearn.lessons.exercises.source import definition
 from sdlearn.models.clip import CLIP, CLIPConfig, VisionConfig
 from sdlearn.models.text import TextConfig, TextEncoder
 from sdlearn.storage.clip import load_clip
@@ -284,7 +286,7 @@ class TestPassport:
         assert not Path("out/passport.png").exists()
 
     def test_a_picture_of_ones_own(self, run: Run, folder: Path) -> None:
-        (folder / "00.combine.py").write_text(sdlearn.lessons.exercises.solution("00.combine"))
+        (folder / "00.combine.py").write_text(definition(find("00.combine"), emptied=False))
         out = run("passport", "--seed", 2, "--output", "own.png")
         assert "✔  00.combine                     5  yours\n" in out
         assert f"Exercises that are yours: 1 of {len(sdlearn.lessons.exercises.EXERCISES)}.\n" in out
@@ -296,7 +298,7 @@ class TestPassport:
         assert np.abs(drawn[:, :side].astype(int) - resized).max() <= 2
 
     def test_a_spoilt_answer_is_told_and_left_out(self, run: Run, folder: Path) -> None:
-        (folder / "00.combine.py").write_text("def my_combine(u, c, s):\n    return u\n")
+        (folder / "00.combine.py").write_text("def combine(u, c, s):\n    return u\n")
         out = run("passport")
         assert "✘  00.combine" in out and "left out, it no longer passes: this is the prediction without words" in out
         assert "Nothing is yours yet" in out

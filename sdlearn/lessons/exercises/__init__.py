@@ -1,13 +1,31 @@
-"""Exercises that check themselves: a cell holds `stub(id)`, and `check(id, mine)` assesses what was written there."""
+"""Exercises that check themselves.
 
+A cell holds `stub(id)`, whose last line, `check(id, mine)`, judges what was written there. `part(id)` is what the
+lesson goes on with.
+"""
+
+from collections.abc import Callable
 from typing import Any
 
 from sdlearn.lessons.exercises import source
-from sdlearn.lessons.exercises.engine import assess
-from sdlearn.lessons.exercises.passport import draw_map, remember, see
-from sdlearn.lessons.exercises.registry import EXERCISES, find
+from sdlearn.lessons.exercises.judge import assess
+from sdlearn.lessons.exercises.passport import GREEN, draw_map, remember, see, usable
+from sdlearn.lessons.exercises.registry import EXERCISES, PREDICTIONS, find, find_prediction
+from sdlearn.lessons.exercises.running import cases
 
-__all__ = ["EXERCISES", "check", "draw_map", "see", "solution", "stub"]
+__all__ = [
+    "EXERCISES",
+    "PREDICTIONS",
+    "case",
+    "check",
+    "draw_map",
+    "outcome",
+    "part",
+    "predict",
+    "see",
+    "solution",
+    "stub",
+]
 
 
 def stub(id: str) -> str:
@@ -15,18 +33,73 @@ def stub(id: str) -> str:
     return source.stub(find(id))
 
 
-def solution(id: str) -> str:
-    """The package's code under the learner's name, for the same cell. Raises ValueError for an unknown id."""
-    return source.solution(find(id))
+def solution(id: str) -> None:
+    """Print the package's code as an answer, for the same cell. Raises ValueError for an unknown id."""
+    print(source.solution(find(id)))
 
 
-def check(id: str, mine: Any) -> Any:
-    """Assess an answer, print one line, and return the part to use from here on: the learner's if correct, else ours.
+def check(id: str, mine: Any) -> None:
+    """Judge an answer and print the verdict. A correct answer is kept in the passport.
 
-    A correct answer is kept in the passport. Raises ValueError for an unknown id.
+    Raises ValueError for an unknown id.
     """
     exercise = find(id)
+    GREEN.pop(id, None)
     verdict = assess(exercise, mine)
     why_not = remember(exercise, mine) if verdict.green else ""
+    if verdict.green:
+        GREEN[id] = mine
     print(f"{verdict.mark} {id}: {verdict.text}" + (f"; not in the passport: {why_not}" if why_not else ""))
-    return mine if verdict.green else exercise.package_part
+
+
+def part(id: str) -> Callable[..., Any] | type:
+    """The learner's function if its last check was green, else the package's, with the same inputs.
+
+    Prints which of the two it is. Raises ValueError for an unknown id.
+    """
+    exercise = find(id)
+    if id in GREEN:
+        print(f"{id}: from here on yours is used")
+        return usable(exercise, GREEN[id])
+    print(f"{id}: from here on the package's is used")
+    return exercise.reference
+
+
+def case(id: str, number: int) -> dict[str, Any]:
+    """Print what case `number` of an exercise is, in words, and return its inputs by name, made afresh.
+
+    Raises ValueError for an unknown id, or a case that doesn't exist.
+    """
+    exercise = find(id)
+    every = cases(exercise)
+    if not isinstance(number, int) or not 1 <= number <= len(every):
+        raise ValueError(f"{id} has the cases 1 to {len(every)}, there is no case {number}")
+    found = every[number - 1]
+    print(f"{id}, case {number}: {found.words}")
+    return dict(zip(exercise.input_names, found.inputs, strict=False))
+
+
+def predict(id: str, letter: str) -> None:
+    """Take a prediction: say whether it is right, and of a wrong one why. "A", " b" and "b)" are accepted, too.
+
+    Raises ValueError for an unknown id.
+    """
+    prediction = find_prediction(id)
+    letters = prediction.letters
+    chosen = str(letter).strip().strip(".)(").strip().lower()
+    if chosen not in letters:
+        print(f"write {', '.join(letters[:-1])} or {letters[-1]}, then run this cell")
+        return
+    mark, said = ("✔", "that is right") if chosen == prediction.answer else ("✘", "that isn't it")
+    why = prediction.why.get(chosen, "")
+    print(f"{mark} {id}, {chosen}: {why or said}")
+
+
+def outcome(id: str, letter: str) -> None:
+    """Compare what an experiment found with the answer that the lesson states.
+
+    Raises RuntimeError if they differ, ValueError for an unknown id.
+    """
+    answer = find_prediction(id).answer
+    if letter != answer:
+        raise RuntimeError(f"the experiment says {letter}, but the answer of prediction {id} is {answer}")

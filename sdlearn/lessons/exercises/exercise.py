@@ -1,24 +1,22 @@
-"""What an exercise is: something of the package that the learner writes, and the classic mistakes in it."""
+"""What an exercise is: a function or a class of the package that the learner writes, and the cases it is judged by."""
 
+import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from sdlearn.lessons.exercises.hints import Bug
 
-@dataclass(frozen=True)
-class Bug:
-    """A classic mistake, as a change of the reference's own source text.
 
-    name: the hint, what was confused. read: where to read, "equation (2)". changes: (old, new) pairs; each `old` occurs
-    exactly once in the source text that `show.whole_source(reference)` returns.
-    """
+class Case:
+    """One call of what the learner writes: what is special about it, in words, and its inputs in their order."""
 
-    name: str
-    read: str
-    changes: tuple[tuple[str, str], ...]
+    def __init__(self, words: str, *inputs: Any) -> None:
+        self.words = words
+        self.inputs = inputs
 
 
 def call(part: Callable[..., Any], *inputs: Any) -> Any:
@@ -32,43 +30,54 @@ class Exercise:
 
     id: lesson, dot, what is written: "01.add_noise".
     reference: a function, a class, or a method, given as `Schedule.add_noise`. For a method the learner writes a
-        subclass with that one method.
-    cases: makes the inputs, at least three tuples of odd shapes, the same for the same generator. For a function a
-        case holds its arguments. For a method or a class it is a pair: the constructor's arguments (a tuple, or a dict
-        by name), and the arguments of the method or of the object's call. An nn.Module gets random weights.
-    bugs: two or more, told apart by their outputs on the cases.
+        function that takes the object first: `add_noise(schedule, x0, noise, t)`.
+    cases: makes at least three Cases of odd shapes, the same for the same generator. For a class the first input of a
+        case holds the constructor's arguments, a tuple or a dict by name; the others go to the object's call. An
+        nn.Module gets random weights.
     difficulty: 1 easy, 2 medium, 3 hard.
-    run: run(part, *inputs) returns what is compared: a tensor, a number, or a tuple of them. part is the function, the
-        method of a new object, or the object.
+    run: run(part, *inputs) returns what is compared, if that isn't simply the result of the call.
     part: the key in sdlearn.load(parts=...) that puts the answer into the model, if there is one.
     sampler: the sampler that uses this part, if not all do and the part isn't a sampler itself.
     box: the box on the map that it belongs to.
+    gradients: whether the answer's gradients are compared, too: only where something is trained through it.
+    bugs: the classic mistakes, from the hints file. The registry puts them in.
     """
 
     id: str
     reference: Callable[..., Any] | type
-    cases: Callable[[torch.Generator], list[tuple]]
-    bugs: tuple[Bug, ...]
+    cases: Callable[[torch.Generator], Iterable[Case]]
     difficulty: int
     minutes: int
     run: Callable[..., Any] = call
     part: str | None = None
     sampler: str | None = None
     box: str | None = None
+    gradients: bool = False
+    bugs: tuple[Bug, ...] = ()
 
     @property
     def owner(self) -> type | None:
-        """The class whose method is written, or None."""
+        """The class whose method is written as a function, or None."""
         names = self.reference.__qualname__.split(".")
         return getattr(sys.modules[self.reference.__module__], names[0]) if len(names) == 2 else None
 
     @property
-    def package_part(self) -> Callable[..., Any] | type:
-        """What the learner's answer stands in for: the function or class; for a method, the class."""
-        return self.owner or self.reference
+    def object_name(self) -> str:
+        """What `self` is called in the learner's function: the owner's name in lower case."""
+        return self.owner.__name__.lower() if self.owner else "self"
 
     @property
-    def own_name(self) -> str:
-        """What the learner's answer is called: my_combine, MyBlock; for a method of Schedule, MySchedule."""
-        name = self.package_part.__name__.lstrip("_")
-        return f"My{name}" if isinstance(self.package_part, type) else f"my_{name}"
+    def name(self) -> str:
+        """What the learner's answer is called: as the package's, without leading underscores."""
+        return self.reference.__name__.lstrip("_")
+
+    @property
+    def input_names(self) -> list[str]:
+        """The names of a case's inputs, in their order."""
+        if isinstance(self.reference, type):
+            function = getattr(self.reference, "forward", self.reference.__call__)
+            return ["arguments", *list(inspect.signature(function).parameters)[1:]]
+        if self.run is not call:
+            return list(inspect.signature(self.run).parameters)[1:]
+        names = list(inspect.signature(self.reference).parameters)
+        return [self.object_name, *names[1:]] if self.owner else names

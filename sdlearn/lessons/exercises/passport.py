@@ -1,20 +1,24 @@
 """What a learner has written and got right: kept in the passport folder, shown on the map, and drawn with."""
 
 import contextlib
+import functools
 import io
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from PIL import Image
+from torch import Tensor
 
 import sdlearn
 from sdlearn.diffusion.samplers import SAMPLERS
 from sdlearn.files import atomic_write
 from sdlearn.lessons import show
-from sdlearn.lessons.exercises.engine import NOT_WRITTEN, Verdict, assess, in_one_line
+from sdlearn.lessons.exercises.compare import Steps
 from sdlearn.lessons.exercises.exercise import Exercise
+from sdlearn.lessons.exercises.judge import NOT_WRITTEN, Verdict, assess, in_one_line, reference_of
 from sdlearn.lessons.exercises.registry import EXERCISES, find
 from sdlearn.lessons.exercises.source import own_source, run_source
 from sdlearn.pictures import to_images
@@ -26,6 +30,8 @@ if TYPE_CHECKING:
 
 PROMPT = "a penguin on a yellow background"
 SEED = 3
+
+GREEN: dict[str, Any] = {}  # the answers whose last check in this session was green, by id
 
 
 def passport_folder() -> Path:
@@ -93,16 +99,54 @@ def recheck_all() -> Iterator[tuple[Exercise, Verdict, Any]]:
 
 
 def join_parts(own: Mapping[str, Any]) -> dict[str, Callable[..., Any] | type]:
-    """The `parts` of sdlearn.load from correct answers by id. Methods of the same class are joined in one class."""
+    """The `parts` of sdlearn.load from correct answers by id.
+
+    Functions that are methods of the package's become methods of a subclass, all those of one class of the same one.
+    """
     parts: dict[str, Any] = {}
     for id, mine in own.items():
         exercise = find(id)
         if exercise.part is None:
             continue
-        other = parts.get(exercise.part)
-        joined = exercise.owner is not None and other is not None
-        parts[exercise.part] = type(mine.__name__, (mine, other), {}) if joined else mine
+        if exercise.owner is not None:
+            owner = parts.get(exercise.part, exercise.owner)
+            mine = type(f"My{exercise.owner.__name__}", (owner,), {exercise.reference.__name__: mine})
+        parts[exercise.part] = mine
     return parts
+
+
+def usable(exercise: Exercise, mine: Any) -> Any:
+    """An answer that returns tensors of its input's dtype and device, even where it computes with something else.
+
+    A class stays as it is. So do the steps of a generator.
+    """
+    if isinstance(exercise.reference, type):
+        return mine
+
+    @functools.wraps(mine)
+    def part(*inputs: Any, **named: Any) -> Any:
+        return like_the_package_s(exercise, mine(*inputs, **named), [*inputs, *named.values()])
+
+    return part
+
+
+def like_the_package_s(exercise: Exercise, output: Any, inputs: list[Any]) -> Any:
+    """The values of an output as the package returns them: tensors, and floats of the dtype of the inputs."""
+    expected = reference_of(exercise).runs[0].output
+    if isinstance(expected, Steps):
+        return output
+    if isinstance(expected, tuple):
+        return tuple(one_like(one, other, inputs) for one, other in zip(output, expected, strict=True))
+    return one_like(output, expected, inputs)
+
+
+def one_like(value: Any, expected: Any, inputs: list[Any]) -> Any:
+    if not isinstance(expected, Tensor):
+        return value.item() if isinstance(expected, int | float) and hasattr(value, "item") else value
+    given = [one for one in inputs if isinstance(one, Tensor)]
+    floats = [one for one in given if one.is_floating_point()]
+    dtype = floats[0].dtype if floats and expected.is_floating_point() else expected.dtype
+    return torch.as_tensor(value, dtype=dtype, device=given[0].device if given else None)
 
 
 def sampler_of(exercise: Exercise) -> str | None:
@@ -119,8 +163,8 @@ def choose_sampler(own: Collection[str], default: str) -> str:
     return max([default, *needed], key=needed.count)
 
 
-def see(id: str, mine: Any) -> None:
-    """Show the same prompt and seed drawn with the package's part and with the learner's, if that is right.
+def see(id: str) -> None:
+    """Show the same prompt and seed drawn with the package's part and with the learner's, if its last check was green.
 
     Raises:
         ValueError: there is no such exercise, or the model doesn't use its part to draw.
@@ -128,12 +172,12 @@ def see(id: str, mine: Any) -> None:
     exercise = find(id)
     if exercise.part is None:
         raise ValueError(f"{id} plays no part when the model draws, so there is nothing to see")
-    if not assess(exercise, mine).green:
-        print(f"{id} isn't right yet. Once its check is green, this cell draws a picture with your part.")
+    if id not in GREEN:
+        print(f"{id} isn't right yet. Once its check is green, this draws a picture with your part.")
         return
     images = []
-    for part in (exercise.package_part, mine):
-        model = sdlearn.load(parts={exercise.part: part}, device="auto")
+    for parts in ({}, join_parts({id: usable(exercise, GREEN[id])})):
+        model = sdlearn.load(parts=parts, device="auto")
         sampler = choose_sampler([id], model.defaults.sampler)
         images += model(PROMPT, seed=SEED, sampler=sampler, progress=False)
     names = ["the package's part", "your part"]

@@ -1,6 +1,6 @@
 """Source texts: the package's, turned into stubs and solutions, and the learner's.
 
-Texts are changed only at the places found by `ast`, so that comments and line breaks are preserved.
+A stub's text is changed only at the places found by `ast`, so that comments and line breaks are preserved.
 """
 
 import ast
@@ -13,7 +13,7 @@ import symtable
 import sys
 import textwrap
 import tokenize
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from types import FunctionType, ModuleType
 from typing import Any
@@ -29,59 +29,78 @@ WIDTH = 100  # of a stub's lines, in columns
 Edit = tuple[int, int, str]  # start and end, in bytes, and the replacement
 
 
-def as_subclass(method: str, owner: type, name: str) -> str:
-    """A subclass with this one method."""
-    return f"class {name}({owner.__name__}):\n" + textwrap.indent(method, "    ")
+def plain_source(reference: Callable[..., Any] | type) -> str:
+    """The source text as `ast.unparse` writes it, without docstrings and comments: what hints are matched against."""
+    tree = ast.parse(whole_source(reference))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
 
 
-def changed_source(reference: Callable[..., Any] | type, changes: Sequence[tuple[str, str]], owner: type | None) -> str:
-    """The source text with some changes. Raises ValueError unless each old text occurs in it exactly once."""
-    text = whole_source(reference)
+def changed_source(reference: Callable[..., Any] | type, changes: Sequence[tuple[str, str]]) -> str:
+    """The plain source with some changes. Raises ValueError unless each old text occurs in it exactly once."""
+    text = plain_source(reference)
     for old, new in changes:
         if text.count(old) != 1:
             raise ValueError(
-                f"{old!r} stands {text.count(old)} times in {reference.__qualname__}, must stand there once"
+                f"{old!r} occurs {text.count(old)} times in {reference.__qualname__}, but it must occur once"
             )
         text = text.replace(old, new)
-    return text if owner is None else as_subclass(text, owner, owner.__name__)
+    return text
 
 
 def run_source(text: str, file: str = "<passport>", namespace: dict[str, Any] | None = None) -> Any:
-    """Run a text by itself, or in a namespace, and return what its last statement defines."""
+    """Run a text by itself, or in a namespace, and return the last function or class that it defines.
+
+    Raises ValueError if it defines none.
+    """
+    defined = [one.name for one in ast.parse(text).body if isinstance(one, ast.FunctionDef | ast.ClassDef)]
+    if not defined:
+        raise ValueError("it defines no function and no class")
     namespace = {"__name__": "__main__"} if namespace is None else namespace
     exec(compile(text, file, "exec", dont_inherit=True), namespace)
-    return namespace[ast.parse(text).body[-1].name]
+    return namespace[defined[-1]]
 
 
 def stub(exercise: Exercise) -> str:
     """The cell in which the learner writes: the package's source without type hints and without its answer.
 
-    It keeps the signature, the docstring, input checks at the beginning, a class's `__init__` and shape comments.
+    It keeps the signature, the docstring, what refuses bad input at the beginning, a class's `__init__` and shape
+    comments. Its last line is the check.
     """
-    return cell(exercise, emptied=True)
+    return cell(exercise, definition(exercise, emptied=True))
 
 
 def solution(exercise: Exercise) -> str:
-    """The package's code under the learner's name, for the same cell."""
-    return cell(exercise, emptied=False)
+    """The package's code as an answer, in the same cell."""
+    return cell(exercise, definition(exercise, emptied=False))
 
 
-def cell(exercise: Exercise, emptied: bool) -> str:
-    full, shown = (rewritten(exercise, emptied=value) for value in (False, emptied))
-    lines = import_lines(free_names(full), sys.modules[exercise.reference.__module__])
-    above = "".join(line + "\n" for line in lines) + ("\n\n" if lines else "")
-    return f"# {exercise.id}\n{above}{shown}".rstrip()
+def cell(exercise: Exercise, text: str) -> str:
+    return f'# {exercise.id}\n{text}\n\n\nex.check("{exercise.id}", {exercise.name})'
+
+
+def definition(exercise: Exercise, emptied: bool) -> str:
+    """What the learner defines, below the imports that it needs."""
+    text = rewritten(exercise, emptied)
+    lines = import_lines(free_names(text), sys.modules[exercise.reference.__module__])
+    return "".join(line + "\n" for line in lines) + ("\n\n" if lines else "") + text
 
 
 def rewritten(exercise: Exercise, emptied: bool) -> str:
-    """The source under the learner's name, without type hints and, if emptied, without the answer."""
+    """The source under the learner's names, without type hints and, if emptied, without the answer.
+
+    Raises ValueError if the new name for `self` is in use already.
+    """
     text = whole_source(exercise.reference) + "\n"
-    name = exercise.reference.__name__
-    own_name = name if exercise.owner else exercise.own_name
     tree = ast.parse(text)
-    (node,) = tree.body
-    text = changed(text, list(edits(Text(text), node, name, own_name, emptied)))
-    return as_subclass(text, exercise.owner, exercise.own_name) if exercise.owner else text
+    names = {exercise.reference.__name__: exercise.name}
+    if exercise.owner is not None:
+        names["self"] = new = exercise.object_name
+        if any(new in (getattr(node, "id", None), getattr(node, "arg", None)) for node in ast.walk(tree)):
+            raise ValueError(f"{exercise.id}: {new} can't stand for self, it is the name of something else there")
+    return changed(text, list(edits(Text(text), tree.body[0], names, emptied))).rstrip()
 
 
 class Text:
@@ -109,34 +128,33 @@ def changed(text: str, changes: list[Edit]) -> str:
     return data.decode()
 
 
-def edits(text: Text, node: ast.AST, name: str, own_name: str, emptied: bool) -> Iterator[Edit]:
-    """The edits that remove hints, turn `name` into `own_name` and, if emptied, remove the bodies of functions."""
+def edits(text: Text, node: ast.AST, names: Mapping[str, str], emptied: bool) -> Iterator[Edit]:
+    """The edits that remove type hints, rename by `names` and, if emptied, remove the bodies of functions."""
+    children: Iterable[ast.AST]
     if isinstance(node, ast.FunctionDef):
-        yield header(text, node, own_name if node.name == name else node.name)
+        yield header(text, node, names)
+        children = node.body
         if emptied and node.name != "__init__":
-            yield body(text, node)
-            return
-        children: list[ast.AST] = node.body
+            yield body(text, node, names)
+            children = takewhile(stays, node.body)
     elif isinstance(node, ast.ClassDef):
         start = text.start(node) + len("class ")
-        yield start, start + len(node.name), own_name if node.name == name else node.name
+        yield start, start + len(node.name), names.get(node.name, node.name)
         for child in node.body:
-            # In a function that was called like the class a name would have to be changed as well.
-            yield from edits(text, child, name, own_name, emptied)
+            yield from edits(text, child, names, emptied)
         return
+    elif isinstance(node, ast.AnnAssign) and node.value is not None:
+        yield text.end(node.target), text.end(node.annotation), ""
+        children = (node.target, node.value)
     else:
-        if isinstance(node, ast.Name) and node.id == name:
-            yield text.start(node), text.end(node), own_name
-        if isinstance(node, ast.AnnAssign) and node.value is not None:
-            yield text.end(node.target), text.end(node.annotation), ""
-            children = [node.target, node.value]
-        else:
-            children = list(ast.iter_child_nodes(node))
+        if isinstance(node, ast.Name) and node.id in names:
+            yield text.start(node), text.end(node), names[node.id]
+        children = ast.iter_child_nodes(node)
     for child in children:
-        yield from edits(text, child, name, own_name, emptied=False)
+        yield from edits(text, child, names, emptied=False)
 
 
-def header(text: Text, node: ast.FunctionDef, name: str) -> Edit:
+def header(text: Text, node: ast.FunctionDef, names: Mapping[str, str]) -> Edit:
     """The line `def name(arguments):`, without type hints."""
     everything = node.args
     arguments = [*everything.posonlyargs, *everything.args, *everything.kwonlyargs]
@@ -149,15 +167,19 @@ def header(text: Text, node: ast.FunctionDef, name: str) -> Edit:
     def plain(one: ast.expr | None) -> ast.Name | None:  # a default just as it is written
         return None if one is None else ast.Name(text.data[text.start(one) : text.end(one)].decode())
 
+    def named(one: ast.arg) -> ast.arg:
+        return ast.arg(names.get(one.arg, one.arg))
+
     bare = ast.arguments(
-        posonlyargs=[ast.arg(one.arg) for one in everything.posonlyargs],
-        args=[ast.arg(one.arg) for one in everything.args],
-        vararg=everything.vararg and ast.arg(everything.vararg.arg),
-        kwonlyargs=[ast.arg(one.arg) for one in everything.kwonlyargs],
+        posonlyargs=[named(one) for one in everything.posonlyargs],
+        args=[named(one) for one in everything.args],
+        vararg=everything.vararg and named(everything.vararg),
+        kwonlyargs=[named(one) for one in everything.kwonlyargs],
         kw_defaults=[plain(one) for one in everything.kw_defaults],
-        kwarg=everything.kwarg and ast.arg(everything.kwarg.arg),
+        kwarg=everything.kwarg and named(everything.kwarg),
         defaults=[plain(one) for one in everything.defaults],
     )
+    name = names.get(node.name, node.name)
     line = f"def {name}({ast.unparse(bare)}):"
     if node.col_offset + len(line) > WIDTH:
         margin = " " * (node.col_offset + 4)
@@ -166,10 +188,10 @@ def header(text: Text, node: ast.FunctionDef, name: str) -> Edit:
     return text.start(node), end, line
 
 
-def body(text: Text, node: ast.FunctionDef) -> Edit:
+def body(text: Text, node: ast.FunctionDef, names: Mapping[str, str]) -> Edit:
     """Replaces a function's body: its beginning, its shape comments, and `raise NotImplementedError`."""
     given = list(takewhile(stays, node.body))
-    start = text.end(given[-1]) if given else header(text, node, node.name)[1]
+    start = text.end(given[-1]) if given else header(text, node, names)[1]
     kept = [
         comment
         for number, comment in text.comments.items()

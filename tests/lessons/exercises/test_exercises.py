@@ -1,28 +1,40 @@
-"""The proof of the exercises: the right passes, the stub is not written yet, each bug has its own hint and no other."""
+"""The proof of the exercises: the right passes, the stub is not written yet, each bug has its own hint and no other.
+
+Right answers written another way are in `right/lesson_NN.py`, wrong ones as learners type them in `wrong/lesson_NN.py`.
+"""
 
 import ast
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
 import torch
-from different import DIFFERENT
-from wrong import WRONG
 
 import sdlearn
 from sdlearn.diffusion.samplers import SAMPLERS
 from sdlearn.lessons import exercises as ex
-from sdlearn.lessons.exercises import engine, registry
-from sdlearn.lessons.exercises.engine import CORRECT, NOT_WRITTEN, assess, with_bug
-from sdlearn.lessons.exercises.exercise import Bug, Exercise
-from sdlearn.lessons.exercises.passport import sampler_of
-from sdlearn.lessons.exercises.source import run_source
-from sdlearn.lessons.show import whole_source
+from sdlearn.lessons.exercises import compare, hints, judge, registry, source
+from sdlearn.lessons.exercises.exercise import Exercise
+from sdlearn.lessons.exercises.hints import Bug
+from sdlearn.lessons.exercises.judge import CORRECT, NOT_WRITTEN, assess, with_bug
+from sdlearn.lessons.exercises.passport import join_parts, sampler_of
+from sdlearn.lessons.exercises.running import cases, run_cases
 from sdlearn.storage.parts import PARTS
 
-NOTEBOOKS = Path(__file__).parents[3] / "notebooks"
+HERE = Path(__file__).parent
+NOTEBOOKS = HERE.parents[2] / "notebooks"
+
+
+def answers(folder: str, table: str) -> dict[str, list]:
+    """The tables RIGHT or WRONG of all lessons, joined."""
+    files = sorted((HERE / folder).glob("lesson_*.py"))
+    return {id: found for file in files for id, found in runpy.run_path(str(file))[table].items()}
+
+
+RIGHT, WRONG = answers("right", "RIGHT"), answers("wrong", "WRONG")
 BUGS = [(exercise, bug) for exercise in ex.EXERCISES.values() for bug in exercise.bugs]
 
 each_exercise = pytest.mark.parametrize("exercise", ex.EXERCISES.values(), ids=lambda exercise: exercise.id)
@@ -32,8 +44,13 @@ each_bug = pytest.mark.parametrize(
 
 
 def copy_of_the_package_s(exercise: Exercise) -> Any:
-    """The reference, compiled anew, so that it isn't taken for an answer that was never written."""
+    """The reference, compiled once more, so that it isn't mistaken for an answer that was never written."""
     return with_bug(exercise, Bug("none", "", ()))
+
+
+def written(exercise: Exercise, emptied: bool) -> Any:
+    """What the stub's cell defines, or the solution's."""
+    return source.run_source(source.definition(exercise, emptied))
 
 
 @each_exercise
@@ -42,41 +59,39 @@ class TestExercise:
         assert assess(exercise, copy_of_the_package_s(exercise)) == CORRECT
 
     def test_the_stub_is_not_written_yet(self, exercise: Exercise) -> None:
-        assert assess(exercise, run_source(ex.stub(exercise.id))) == NOT_WRITTEN
+        assert assess(exercise, written(exercise, emptied=True)) == NOT_WRITTEN
 
     def test_the_solution_passes(self, exercise: Exercise) -> None:
-        assert assess(exercise, run_source(ex.solution(exercise.id))) == CORRECT
+        assert assess(exercise, written(exercise, emptied=False)) == CORRECT
 
     def test_the_solution_stands_in_the_stub_s_cell(self, exercise: Exercise) -> None:
-        stub, solution = ex.stub(exercise.id), ex.solution(exercise.id)
-        assert stub.startswith(f"# {exercise.id}\n") and solution.startswith(f"# {exercise.id}\n")
-        assert ast.parse(stub).body[-1].name == ast.parse(solution).body[-1].name == exercise.own_name
+        stub, solution = ex.stub(exercise.id), source.solution(exercise)
+        for text in (stub, solution):
+            assert text.startswith(f"# {exercise.id}\n")
+            assert text.endswith(f'\n\n\nex.check("{exercise.id}", {exercise.name})')
+            assert ast.parse(text).body[-2].name == exercise.name
         assert "raise NotImplementedError" in stub and "raise NotImplementedError" not in solution
-
-    def test_a_different_right_answer_passes(self, exercise: Exercise) -> None:
-        assert DIFFERENT.get(exercise.id), "write it in tests/lessons/exercises/different.py"
-        for text in DIFFERENT[exercise.id]:
-            assert assess(exercise, run_source(text)) == CORRECT
 
     def test_bugs_are_told_apart(self, exercise: Exercise) -> None:
         """By their outputs, pair by pair; a bug that ends in an error has none."""
         assert len(exercise.bugs) >= 2
         assert len({bug.name for bug in exercise.bugs}) == len(exercise.bugs)
-        with torch.enable_grad():
-            for one in exercise.bugs:
-                part = with_bug(exercise, one)
-                ours, gradients = list(engine.outputs(exercise, part)), list(engine.gradients(exercise, part))
-                for other in exercise.bugs:
-                    assert engine.computes(exercise, other, ours, gradients) == (one is other), (one.name, other.name)
+        theirs = judge.reference_of(exercise)
+        for one in exercise.bugs:
+            ours = run_cases(exercise, with_bug(exercise, one), theirs.steps)
+            for other in exercise.bugs:
+                assert judge.computes(exercise, other, ours, theirs) == (one is other), (one.name, other.name)
 
     def test_cases(self, exercise: Exercise) -> None:
-        """Three or more, the same for the same seed."""
-        cases = exercise.cases(torch.Generator().manual_seed(0))
-        assert len(cases) >= 3
-        first, second = (list(engine.outputs(exercise, exercise.package_part)) for _ in range(2))
+        """Three or more with words of their own, the same each time."""
+        words = [case.words for case in cases(exercise)]
+        assert len(words) >= 3 and len(set(words)) == len(words)
+        first, second = (run_cases(exercise, exercise.reference) for _ in range(2))
         for a, b in zip(first, second, strict=True):
-            for one, other in zip(engine.as_tensors(a), engine.as_tensors(b), strict=True):
-                assert torch.equal(one, other) and one.isfinite().all()
+            for (_, one), (_, other) in zip(compare.leaves(a.output), compare.leaves(b.output), strict=True):
+                if compare.is_numeric(one):
+                    one, other = compare.to_tensor(one), compare.to_tensor(other)
+                    assert torch.equal(one, other) and one.isfinite().all()
 
     def test_what_is_said_of_it(self, exercise: Exercise) -> None:
         lesson, name = exercise.id.split(".")
@@ -91,18 +106,16 @@ class TestExercise:
 
     def test_the_answer_is_short(self, exercise: Exercise) -> None:
         """What is to be written is at most 15 lines, without docstring and comments."""
-        tree = ast.parse(whole_source(exercise.reference)).body[0]
+        tree = ast.parse(source.plain_source(exercise.reference)).body[0]
         functions = [tree] if isinstance(tree, ast.FunctionDef) else [f for f in tree.body if f.name != "__init__"]
-        bodies = [f.body[ast.get_docstring(f) is not None :] for f in functions]
-        lines = {number for body in bodies for s in body for n in ast.walk(s) if (number := getattr(n, "lineno", 0))}
+        lines = {line for f in functions for s in f.body for n in ast.walk(s) if (line := getattr(n, "lineno", 0))}
         assert len(lines) <= 15
 
     def test_the_model_draws_with_its_part(self, exercise: Exercise, tiny_folder: Path) -> None:
         """Where a part is named, it is used: one that only raises stops the model."""
         if exercise.part is None:
             pytest.skip("it isn't a part of the drawing")
-        broken = run_source(ex.stub(exercise.id))
-        model = sdlearn.load(tiny_folder, parts={exercise.part: broken})
+        model = sdlearn.load(tiny_folder, parts=join_parts({exercise.id: written(exercise, emptied=True)}))
         with pytest.raises(NotImplementedError):
             sdlearn.last(model.sample("a cat", steps=3, sampler=sampler_of(exercise)))
 
@@ -114,10 +127,21 @@ def test_each_bug_has_its_own_hint(exercise: Exercise, bug: Bug) -> None:
 
 
 @pytest.mark.parametrize(
-    ("id", "said", "text"), [(id, *one) for id, answers in WRONG.items() for one in answers], ids=lambda text: text[:24]
+    ("id", "answer"),
+    [(id, one) for id, found in RIGHT.items() for one in found],
+    ids=lambda one: one.__name__ if callable(one) else one,
 )
-def test_what_learners_type_is_named(id: str, said: str, text: str) -> None:
-    verdict = assess(ex.EXERCISES[id], run_source(text))
+def test_a_right_answer_written_another_way_passes(id: str, answer: Any) -> None:
+    assert assess(ex.EXERCISES[id], answer) == CORRECT
+
+
+@pytest.mark.parametrize(
+    ("id", "said", "answer"),
+    [(id, *one) for id, found in WRONG.items() for one in found],
+    ids=lambda one: one.__name__ if callable(one) else one[:24],
+)
+def test_what_learners_type_is_named(id: str, said: str, answer: Any) -> None:
+    verdict = assess(ex.EXERCISES[id], answer)
     assert verdict.mark == "✘" and said in verdict.text
 
 
@@ -134,7 +158,17 @@ def test_it_stands_in_its_lesson(exercise: Exercise) -> None:
 def test_lessons_are_found() -> None:
     assert "lesson_00" in registry.LESSONS
     assert list(ex.EXERCISES) == sorted(ex.EXERCISES, key=lambda id: id.split(".")[0])
-    assert set(DIFFERENT) <= set(ex.EXERCISES)
+    assert set(RIGHT) == set(ex.EXERCISES) >= set(WRONG)
+
+
+@pytest.mark.parametrize("lesson", registry.LESSONS)
+def test_hints_belong_to_exercises(lesson: str) -> None:
+    """Each section names an exercise of its lesson, and each prediction has two wrong options or more."""
+    number = lesson.removeprefix("lesson_")
+    bugs, predictions = hints.lesson_hints(number)
+    assert bugs.keys() <= ex.EXERCISES.keys() and all(id.startswith(number) for id in [*bugs, *predictions])
+    for prediction in predictions.values():
+        assert prediction.answer and len(prediction.letters) >= 3
 
 
 def test_an_unknown_id() -> None:

@@ -1,0 +1,232 @@
+"""What is kept of right answers, and what is drawn with them."""
+
+import linecache
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from examples import METHOD, MODULE, SAMPLER, written
+from PIL import Image, ImageChops
+from torch import Tensor
+
+import sdlearn
+from sdlearn.diffusion.samplers import ddim
+from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
+from sdlearn.lessons import exercises as ex
+from sdlearn.lessons.exercises import passport, registry, source
+from sdlearn.lessons.exercises.exercise import Exercise
+from sdlearn.lessons.exercises.judge import CORRECT, NOT_WRITTEN
+
+pytestmark = pytest.mark.usefixtures("registered")
+
+
+def in_a_notebook(*cells: str) -> dict[str, Any]:
+    """Run texts as a notebook's kernel runs cells: in one namespace, each with a file that only linecache knows."""
+    namespace: dict[str, Any] = {"__name__": "__main__", "ex": ex}
+    for i, text in enumerate(cells):
+        file = f"<a notebook's cell {i} {hash(text)}>"
+        linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
+        exec(compile(text, file, "exec"), namespace)
+    return namespace
+
+
+class TestPassport:
+    def test_round_trip(self, registered: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        for id in ("00.combine", METHOD.id, MODULE.id, SAMPLER.id):
+            exercise = registry.find(id)
+            mine = in_a_notebook(source.solution(exercise))[exercise.name]
+            assert capsys.readouterr().out == f"✔ {id}: correct\n"
+            verdict, again = passport.recheck(exercise, registered / f"{id}.py")
+            assert verdict == CORRECT and again.__name__ == mine.__name__
+        assert list(passport.remembered()) == ["00.combine", METHOD.id, MODULE.id, SAMPLER.id]
+        assert passport.own_boxes(passport.remembered())["guidance"] == (1, 1)
+
+    def test_what_the_cell_needs_is_kept(self, registered: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        imports = "import math\nimport torch as T\nfrom torch import nn\nfrom sdlearn import Schedule as S\n"
+        text = (
+            "HALF = 0.5\nunused = [print]\n\n\ndef double(x):\n    return x / HALF\n\n\n"
+            "def mine(u, c, s):\n    return T.lerp(double(u) / 2, c, s * math.cos(0))\n\n\n"
+            "def late():\n    pass\n"
+        )
+        mine = in_a_notebook(imports, text)["mine"]
+        ex.check("00.combine", mine)
+        assert capsys.readouterr().out == "✔ 00.combine: correct\n"
+        assert (registered / "00.combine.py").read_text() == (
+            "import math\nimport torch as T\nHALF = 0.5\ndef double(x):\n    return x / HALF\n"
+            "def mine(u, c, s):\n    return T.lerp(double(u) / 2, c, s * math.cos(0))\n"
+        )
+
+    def test_what_another_cell_defines_is_named(self, registered: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        text = "def mine(u, c, s):\n    return u + one * s * (c - u) + zero\n"
+        mine = in_a_notebook("one = 1\nzero = 0\n", text)["mine"]
+        ex.check("00.combine", mine)
+        said = "correct; not in the passport: it uses one, zero, which the cell doesn't define"
+        assert capsys.readouterr().out == f"✔ 00.combine: {said}\n"
+        assert not registered.exists()
+
+    def test_what_has_no_source(self, registered: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        namespace: dict[str, Any] = {}
+        exec("def mine(u, c, s):\n    return u + s * (c - u)", namespace)
+        for mine in (torch.lerp, namespace["mine"], in_a_notebook("f = lambda u, c, s: u + s * (c - u)")["f"]):
+            ex.check("00.combine", mine)
+            assert "correct; not in the passport: it has no source text" in capsys.readouterr().out
+        assert not registered.exists()
+
+    def test_a_module_of_the_learner_s(
+        self, registered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "own_schedules.py").write_text(source.definition(METHOD, emptied=False))
+        monkeypatch.syspath_prepend(tmp_path)
+        import own_schedules
+
+        ex.check(METHOD.id, own_schedules.add_noise)
+        assert capsys.readouterr().out == f"✔ {METHOD.id}: correct\n"
+
+    def test_a_folder_that_can_t_be_written(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("SDLEARN_PASSPORT", str(tmp_path / "file" / "passport"))
+        in_a_notebook(source.solution(registry.find("00.combine")))
+        assert "correct; not in the passport: it can't be written to" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        ("spoilt", "said"),
+        [
+            (b"def combine(u, c, s)", "SyntaxError"),
+            (b"\xff\xfe\x00", "can't be read"),
+            (b"", "it defines no function and no class"),
+            (b"raise RuntimeError('no')\ndef combine(): ...", "RuntimeError: no"),
+            (b"def combine(u, c, s):\n    return conditional", "NameError"),
+            (b"def combine(u, c, s):\n    print('!')\n    return u", "the words have no say"),
+        ],
+    )
+    def test_a_spoilt_file_is_told(
+        self, registered: Path, spoilt: bytes, said: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        registered.mkdir()
+        (registered / "00.combine.py").write_bytes(spoilt)
+        verdicts = {exercise.id: (verdict, mine) for exercise, verdict, mine in passport.recheck_all()}
+        assert verdicts["00.combine"][0].mark == "✘" and said in verdicts["00.combine"][0].text
+        assert verdicts[METHOD.id] == (NOT_WRITTEN, None)
+        assert capsys.readouterr().out == ""
+
+    def test_where_it_is(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        assert passport.passport_folder() == tmp_path / "passport"
+        monkeypatch.delenv("SDLEARN_PASSPORT")
+        monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+        assert passport.passport_folder() == tmp_path / "data" / "sdlearn" / "passport"
+        monkeypatch.delenv("XDG_DATA_HOME")
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert passport.passport_folder() == tmp_path / ".local" / "share" / "sdlearn" / "passport"
+
+    def test_functions_become_methods_of_one_class(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        owns = {}
+        for name in ("to_x0", "to_epsilon"):
+            exercise = Exercise(f"97.{name}", getattr(Schedule, name), lambda g: [], 1, 1, part="schedule")
+            monkeypatch.setitem(registry.EXERCISES, exercise.id, exercise)
+            owns[exercise.id] = written(exercise)
+        owns[SAMPLER.id] = ddim
+        parts = passport.join_parts(owns)
+        assert parts["ddim"] is ddim and issubclass(parts["schedule"], Schedule)
+        assert all(getattr(parts["schedule"], id[3:]) is own for id, own in list(owns.items())[:2])
+        x = torch.randn(2, 3)
+        expected = Schedule(ScheduleConfig()).to_x0(x, x, 500)
+        assert torch.equal(parts["schedule"](ScheduleConfig()).to_x0(x, x, 500), expected)
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch, tiny_folder: Path) -> Iterator[list[str]]:
+    """The alt texts of figures that a lesson would show, drawn by the random model."""
+    alts: list[str] = []
+    monkeypatch.setattr("sdlearn.storage.load.BUNDLED", tiny_folder)
+    monkeypatch.delenv("SDLEARN_MODEL", raising=False)
+    monkeypatch.setattr(sdlearn.lessons.show, "display_png", lambda data, alt, width=None, **_: alts.append(alt))
+    yield alts
+
+
+def test_see(shown: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    ex.check("00.combine", torch.lerp)
+    ex.check(SAMPLER.id, written(SAMPLER))
+    capsys.readouterr()
+    ex.see("00.combine")
+    ex.see(SAMPLER.id)
+    assert len(shown) == 2 and all("They are equal" in alt for alt in shown)
+    assert capsys.readouterr().out == ""
+    ex.check("00.combine", lambda u, c, s: u)
+    ex.see("00.combine")
+    assert len(shown) == 2 and "00.combine isn't right yet." in capsys.readouterr().out
+    with pytest.raises(ValueError, match="plays no part when the model draws"):
+        ex.see(METHOD.id)
+
+
+@pytest.mark.parametrize(
+    ("own", "sampler"),
+    [
+        ([], "euler"),
+        (["00.combine", "01.add_noise"], "euler"),
+        (["02.posterior"], "ddpm"),
+        (["04.ddim", "04.heun"], "ddim"),
+        (["02.posterior", "04.euler"], "euler"),
+        (["04.heun", "02.posterior", "04.euler", "02.ddpm"], "ddpm"),
+    ],
+)
+def test_the_sampler_is_the_one_that_most_answers_need(own: list[str], sampler: str) -> None:
+    """Of equals the model's own, here euler, else the first."""
+    assert passport.choose_sampler(own, "euler") == sampler
+
+
+def test_see_draws_with_the_sampler_that_calls_the_part(shown: list[str]) -> None:
+    calls = []
+
+    def posterior(schedule: Schedule, x0: Tensor, x: Tensor, t: int, previous: int) -> tuple[Tensor, Tensor]:
+        calls.append(t)
+        return Schedule.posterior(schedule, x0, x, t, previous)
+
+    ex.check("02.posterior", posterior)
+    judging = len(calls)
+    ex.see("02.posterior")
+    assert len(calls) > judging > 0 and len(shown) == 1 and "They are equal" in shown[0]
+
+
+def test_map(shown: list[str], registered: Path, tiny_folder: Path) -> None:
+    model = sdlearn.load(tiny_folder)
+    before = sdlearn.lessons.show.render(ex.draw_map(model, here="noise"))
+    in_a_notebook(source.solution(registry.find("00.combine")))
+    after = sdlearn.lessons.show.render(ex.draw_map(model, here="noise"))
+    assert before.size == after.size and before != after
+    with pytest.raises(ValueError, match="not on the map"):
+        ex.draw_map(model, here="attic")
+
+
+def test_passport_picture(shown: list[str]) -> None:
+    own = {id: written(registry.find(id)) for id in ("00.combine", METHOD.id, MODULE.id, SAMPLER.id)}
+    image, parts = passport.draw_passport(own, "a cat", seed=1)
+    assert parts == ["combine", "resnet_block", "ddim"]
+    (expected,) = sdlearn.load()("a cat", seed=1, sampler="ddim", progress=False)
+    side = image.height
+    resized = expected.resize((side, side), Image.Resampling.LANCZOS)
+    assert ImageChops.difference(image.crop((0, 0, side, side)), resized).getextrema() <= ((0, 2),) * 3
+    assert image.width > 2 * side
+
+
+def test_passport_picture_with_two_samplers(shown: list[str]) -> None:
+    """One of them draws; what only the other one calls is not among the parts that drew."""
+    ids = ("00.combine", "02.posterior", "02.x0_at", "02.ddpm", "04.euler")
+    own = {id: written(registry.find(id)) for id in ids}
+    assert passport.draw_passport(own, "a cat", seed=1)[1] == ["combine", "schedule", "ddpm"]
+    del own["02.ddpm"], own["02.x0_at"]
+    assert passport.draw_passport(own, "a cat", seed=1)[1] == ["combine", "schedule"]
+    assert passport.draw_passport({id: own[id] for id in ("04.euler", "02.posterior")}, "a cat", seed=1)[1] == ["euler"]
+
+
+def test_it_needs_no_reference() -> None:
+    """`import sdlearn` doesn't import the exercises, and they don't import Diffusers."""
+    code = "import sdlearn; before = set(sys.modules); import sdlearn.lessons.exercises; after = set(sys.modules)"
+    names = "('sdlearn.lessons.exercises' in before, 'sdlearn.lessons.exercises' in after, 'diffusers' in after)"
+    command = [sys.executable, "-c", f"import sys; {code}; print(*{names})"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False True False\n"
