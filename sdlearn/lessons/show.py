@@ -313,7 +313,7 @@ def pictures(rows: Sequence[Row], rows_named: Sequence[str] = (), columns: Seque
     columns: a name for the top of each column. Names may hold formulas, "$x_0$", and line breaks.
     """
     sheet = table(rows, rows_named, columns)
-    display_png(to_png(sheet), alt, width=sheet.info["width"])
+    display_png(to_png(sheet.quantize(256, dither=Image.Dither.NONE)), alt, width=sheet.info["width"])
 
 
 def render(fig: "Figure", dpi: int = SCREEN, tight: bool = False) -> Image.Image:
@@ -463,18 +463,18 @@ def measure_shapes(model: "StableDiffusion", prompt: str, seed: int = 0) -> dict
     return {name: tuple(value.shape) for name, value in parts.items()}
 
 
-# The map's parts: centre, what the part does, and the lesson that builds it.
+# The map's parts: centre, in pixels from the upper left corner, what the part does, and the lesson that builds it.
 MAP = {
-    "tokenizer": (44, 43, "words to numbers", "lesson 07"),
-    "text encoder": (78, 43, "numbers to vectors", "lesson 07"),
-    "noise": (10, 12, "drawn from a seed", "lesson 01"),
-    "UNet": (44, 12, "makes a prediction", "lesson 09"),
-    "guidance": (78, 12, "joins two predictions", "lesson 10"),
-    "sampler": (112, 12, "removes some noise", "lesson 04"),
-    "decoder": (148, 12, "latents to pixels", "lesson 06"),
+    "tokenizer": (76, 82, "words to ids", "lesson 07"),
+    "text encoder": (230, 82, "ids to vectors", "lesson 07"),
+    "noise": (76, 244, "drawn from a seed", "lesson 01"),
+    "UNet": (230, 244, "predicts", "lesson 09"),
+    "guidance": (384, 244, "joins the two", "lesson 10"),
+    "sampler": (538, 244, "removes noise", "lesson 04"),
+    "decoder": (692, 244, "latents to pixels", "lesson 06"),
 }
 NETWORKS = ("text encoder", "UNet", "decoder")
-YOURS, NETWORK = "#7FD1B9", "#BFE3F7"  # pale green and pale blue
+YOURS, NETWORK = "#7FD1B9", "#CFE8F7"  # pale green and pale blue
 
 
 def pipeline_map(
@@ -498,60 +498,65 @@ def pipeline_map(
 
     if unknown := {*own, here or "UNet"} - set(MAP):
         raise ValueError(f"{', '.join(sorted(unknown))}: not on the map; accepted: {', '.join(MAP)}")
-    fig, ax = plt.subplots(figsize=(13, 4.7), layout="constrained")
+    plt.rcParams.update(HOUSE)
+    width, height = 768, 346  # pixels on the screen, in which all places are given
+    fig = plt.figure(figsize=(width / SCREEN, height / SCREEN))
+    ax = fig.add_axes((0, 0, 1, 1))
 
-    def box(x: float, y: float, width: float, height: float, **style: Any) -> None:
-        corner = (x - width / 2, y - height / 2)
-        ax.add_patch(FancyBboxPatch(corner, width, height, boxstyle="round,pad=0,rounding_size=1.5", **style))
+    def box(left: float, top: float, right: float, bottom: float, **style: Any) -> None:
+        shape = "round,pad=0,rounding_size=8"
+        ax.add_patch(FancyBboxPatch((left, top), right - left, bottom - top, boxstyle=shape, **style))
 
-    def text(x: float, y: float, words: str, size: float = 9.5, **style: Any) -> None:
-        ax.text(x, y, words, fontsize=size, ha="center", va="center", **style)
+    def text(x: float, y: float, words: str, size: float = 9, **style: Any) -> None:
+        ax.text(x, y, words, fontsize=size, **{"ha": "center", "va": "center"} | style)
 
     def arrow(*points: tuple[float, float]) -> None:
-        ax.plot(*zip(*points[:-1], strict=True), color="black", lw=1.8)
-        head = {"arrowstyle": "-|>,head_width=0.3,head_length=0.6", "lw": 1.8, "color": "black"}
+        ax.plot(*zip(*points[:-1], strict=True), color=INK, lw=1.6)
+        head = {"arrowstyle": "-|>,head_width=0.28,head_length=0.5", "lw": 1.6, "color": INK}
         ax.annotate("", points[-1], points[-2], arrowprops=head | {"shrinkA": 0, "shrinkB": 0})
 
-    def flow(x: float, y: float, words: str, name: str) -> None:
-        text(x, y + 2.6, words)
-        text(x, y - 2.8, "×".join(map(str, shapes[name])), 9, color=BLUE, weight="bold")
+    def flow(x: float, y: float, words: str, name: str, **style: Any) -> None:
+        text(x, y, words, **style)
+        text(x, y + 15, "×".join(map(str, shapes[name])), color=BLUE, weight="bold", **style)
 
-    box(78, 11, 94, 32, facecolor="#F4F4F4", edgecolor="#777777", linestyle="--")
-    text(10, 43, "\n".join(textwrap.wrap(f"“{prompt}”", 16)), 11.5, style="italic")
-    arrow((19, 43), (34, 43))
-    arrow((54, 43), (68, 43))
-    flow(61, 43, "ids", "ids")
-    arrow((78, 36), (78, 32.2), (44, 32.2), (44, 19))
-    flow(61, 32.2, "context", "context")
-    arrow((20, 12), (34, 12))
-    flow(27, 12, "latents", "noise")
-    arrow((54, 12), (68, 12))
-    flow(60.8, 12, "two", "predictions")
-    arrow((88, 12), (102, 12))
-    flow(94.8, 12, "one", "guided")
-    arrow((112, 5), (112, -0.5), (44, -0.5), (44, 5))
-    text(78, -3, f"round and round, {steps} times")
-    arrow((122, 12), (138, 12))
-    flow(131.5, 12, "latents", "latents")
-    arrow((158, 12), (163, 12))
-    text(171, 1.5, "×".join(map(str, shapes["picture"])), 9, color=BLUE, weight="bold")
+    box(152, 188, 616, 340, facecolor="#F5F5F5", edgecolor=GREY, linestyle="--")
+    text(14, 14, f"“{textwrap.shorten(prompt, 80, placeholder=' …')}”", LETTERS, style="italic", ha="left")
+    arrow((76, 24), (76, 42))
+    arrow((138, 82), (166, 82))
+    flow(76, 133, "ids", "ids")
+    arrow((276, 120), (276, 204))
+    flow(286, 146, "context", "context", ha="left")
+    arrow((138, 244), (166, 244))
+    flow(76, 296, "latents", "noise")
+    arrow((292, 244), (320, 244))
+    flow(240, 296, "two predictions", "predictions")
+    arrow((446, 244), (474, 244))
+    flow(384, 296, "one prediction", "guided")
+    arrow((588, 282), (588, 328), (180, 328), (180, 284))
+    text(384, 328, f"round and round, {steps} times", bbox={"facecolor": "#F5F5F5", "edgecolor": "none", "pad": 4})
+    flow(532, 296, "latents", "latents")
+    arrow((600, 244), (628, 244))
+    if pictures:
+        arrow((692, 206), (692, 170))
+    flow(692, 296, "picture", "picture")
 
     for name, (x, y, does, lesson) in MAP.items():
         done, count = own.get(name, (0, 0))
         complete = 0 < count == done
         color = YOURS if complete else NETWORK if name in NETWORKS else "white"
-        edge, width = (VERMILLION, 4) if name == here else ("black", 1.5)
-        box(x, y, 20, 14, facecolor=color, edgecolor=edge, linewidth=width)
-        text(x, y + 3.4, name + (" ✔" if complete else ""), 12, weight="bold")
-        text(x, y - 0.4, does, 8.5)
-        text(x, y - 4, f"yours: {done} of {count}" if count else lesson, 8.5, color="#555555")
+        edge, thick = (VERMILLION, 3.5) if name == here else (INK, 1.3)
+        box(x - 62, y - 38, x + 62, y + 38, facecolor=color, edgecolor=edge, linewidth=thick)
+        text(x, y - 19, name + (" ✔" if complete else ""), LETTERS, weight="bold")
+        text(x, y + 1, does)
+        text(x, y + 18, f"yours: {done} of {count}" if count else lesson, color="#555555")
         if 0 < done < count:
-            ax.plot((x - 8, x - 8 + 16 * done / count), (y - 6, y - 6), color=YOURS, lw=5, solid_capstyle="butt")
+            ax.plot((x - 46, x - 46 + 92 * done / count), (y + 30, y + 30), color=YOURS, lw=5, solid_capstyle="butt")
         if name == here:
             behind = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-            text(x, y + 9.3, "you are here", 10.5, weight="bold", color=VERMILLION, bbox=behind)
-    for image, (x, y) in zip(pictures, ((10, -5), (171, 12)), strict=False):
-        ax.imshow(image, extent=(x - 8, x + 8, y - 8, y + 8), interpolation="lanczos")
-    ax.set(xlim=(-2, 181), ylim=(-14, 52), aspect="equal")
+            text(x - 14, y - 40, "you are here", weight="bold", color=VERMILLION, bbox=behind)
+    for shown, x, words in zip(pictures, (538, 692), ("the noise, decoded", f"after {steps} steps"), strict=False):
+        ax.imshow(shown, extent=(x - 62, x + 62, 166, 42), interpolation="nearest", zorder=3)
+        text(x, 31, words)
+    ax.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
     ax.axis("off")
     return fig

@@ -16,7 +16,7 @@ import ipywidgets
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageFont
+from PIL import Image, ImageChops, ImageFont
 
 from sdlearn.lessons import show
 from sdlearn.pictures import captioned_grid, image_grid, save_image_grid, to_images, wrap
@@ -180,7 +180,7 @@ def test_pictures_and_figures_carry_their_alt_text(displayed: list) -> None:
     assert [data["text/plain"] for data, _ in displayed] == ["red", "two"]
     assert displayed[0][1]["image/png"]["width"] == 256
     with Image.open(io.BytesIO(base64.b64decode(displayed[0][0]["image/png"]))) as image:
-        assert image.size == (384, 192) and image.getpixel((0, 0)) == (255, 0, 0)
+        assert image.size == (384, 192) and image.convert("RGB").getpixel((0, 0)) == (255, 0, 0)
     assert not plt.get_fignums()
     with pytest.raises(ValueError, match="alt is empty"):
         show.picture(Image.new("RGB", (4, 4)), alt=" ")
@@ -276,11 +276,14 @@ def test_a_picture_among_axes_keeps_its_pixels() -> None:
 
 def test_a_table_of_pictures_fills_the_width_with_equal_pixels(displayed: list) -> None:
     pixels = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    show.pictures([pixels, to_images(-pixels)], ["as drawn", "$-x$"], ["one", "two", "three", "and\nfour"], alt="eight")
+    contents = ([pixels, to_images(-pixels)], ["as drawn", "$-x$"], ["one", "two", "three", "and\nfour"])
+    show.pictures(*contents, alt="eight")
     ((data, about),) = displayed
     assert about == {"image/png": {"alt": "eight", "width": 768}}
-    with Image.open(io.BytesIO(base64.b64decode(data["image/png"]))) as image:
-        sheet = np.asarray(image.convert("RGB")).astype(int)
+    image = show.table(*contents)
+    with Image.open(io.BytesIO(base64.b64decode(data["image/png"]))) as stored:  # of 256 colors
+        assert stored.size == image.size and ImageChops.difference(image, stored.convert("RGB")).getextrema()[0][1] < 64
+    sheet = np.asarray(image).astype(int)
     first = np.asarray(to_images(pixels)[0]).astype(int)
     places = np.argwhere((sheet == first[0, 0]).all(-1))
     (y, x), (bottom, right) = places[0], places[-1]
