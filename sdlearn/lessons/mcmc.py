@@ -111,10 +111,8 @@ def annealed_langevin(
     so step_size is the last one's. One score per step. Raises ValueError unless sigmas are positive and decreasing.
     step(x, score, step_size, generator) is one step of Langevin dynamics.
     """
-    sigmas = [float(sigma) for sigma in sigmas]
     _check(steps=steps, step_size=step_size)
-    if not sigmas or sigmas != sorted(set(sigmas), reverse=True) or not 0 < sigmas[-1] <= sigmas[0] < math.inf:
-        raise ValueError(f"sigmas = {sigmas}, must be positive and fall")
+    _check_levels(sigmas)
     for level, sigma in enumerate(sigmas):
         size = step_size * sigma**2 / sigmas[-1] ** 2
         for i in range(steps):
@@ -229,7 +227,7 @@ def _point(log_density: LogDensity, score: Score, x: Tensor) -> Point:
 def _accept(log_acceptance: Tensor, generator: torch.Generator) -> Tensor:
     """True with probability exp(log_acceptance), (B,). A proposal whose density is NaN is refused."""
     if log_acceptance.ndim != 1:
-        raise ValueError(f"log_density returns the shape {tuple(log_acceptance.shape)}, must return (B,)")
+        raise ValueError(f"log_density returns the shape {tuple(log_acceptance.shape)}, but it must return (B,)")
     uniform = torch.rand(log_acceptance.shape, generator=generator).to(log_acceptance)
     return uniform.log() < log_acceptance
 
@@ -243,8 +241,14 @@ def _all(x: Tensor) -> Tensor:
     return torch.ones(len(x), dtype=torch.bool, device=x.device)
 
 
+def _check_levels(sigmas: Sequence[float]) -> None:
+    sigmas = [float(sigma) for sigma in sigmas]
+    if not sigmas or sigmas != sorted(set(sigmas), reverse=True) or not 0 < sigmas[-1] <= sigmas[0] < math.inf:
+        raise ValueError(f"sigmas = {sigmas}, but they must be positive and fall")
+
+
 def _check(step_size: float, **counts: int) -> None:
     if not 0 < step_size < math.inf:
-        raise ValueError(f"step_size = {step_size}, must be a positive number")
+        raise ValueError(f"step_size = {step_size}, but it must be a positive number")
     for name, count in counts.items():
         check_count(name, count)
