@@ -115,6 +115,7 @@ SAME = [
     ("the two sides differ by 1.2e-07", "the two sides differ by 9.9e-05"),
     ("the two sides differ by 3.4e-16", "the two sides differ by 0"),
     ("snr  compute_snr  1e-05    0", "snr  compute_snr  1e-05    2.2e-12"),
+    ("ids  CLIPTokenizer  0        0\nx  y  1e-05    1.2e-07", "ids  CLIPTokenizer  0        0\nx  y  1e-05    0"),
     ("that took 1.2 s, 30 seconds", "that took 0.9 s, 31 seconds"),
 ]
 DIFFERENT = [

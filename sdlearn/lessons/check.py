@@ -155,7 +155,7 @@ def parity_table(rows: list[tuple[str, str, Tensor | float, Tensor | float, floa
     lines = [("ours", "theirs", "allowed", "differ by")]
     for name, reference, ours, theirs, tolerance in rows:
         difference = assert_parity(f"{name} and {reference}", *_floats(ours, theirs), tolerance)
-        lines.append((name, reference, f"{tolerance:.0e}", _short(difference)))
+        lines.append((name, reference, f"{tolerance:.0e}" if tolerance else "0", _short(difference)))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -41,8 +41,6 @@ HOUSE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that figures are alike on every machine
     "font.size": LETTERS,
     "axes.titlesize": LETTERS,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
     "axes.labelsize": LETTERS,
     "xtick.labelsize": LETTERS - 1,
     "ytick.labelsize": LETTERS - 1,
@@ -97,6 +95,17 @@ def to_png(image: Image.Image) -> bytes:
     data = io.BytesIO()
     image.save(data, "PNG", optimize=True)
     return data.getvalue()
+
+
+def few_colors(image: Image.Image, colors: int = 256) -> Image.Image:
+    """The image with at most so many colors, as files of a third of the size hold it. White stays white."""
+    few = image.quantize(colors, dither=Image.Dither.NONE)
+    palette = np.array(few.getpalette()).reshape(-1, 3)
+    white = palette.sum(axis=1).argmax()
+    if palette[white].min() > 240:
+        palette[white] = 255
+        few.putpalette(palette.flatten().tolist())
+    return few
 
 
 def display_png(data: bytes, alt: str, width: int | None = None, **others: Any) -> None:
@@ -219,7 +228,7 @@ def image(ax: "Axes", shown: Tensor | Image.Image, title: str = "") -> None:
     """A picture with hard pixel edges in one of the axes. shown: (3, H, W) in [−1, 1], or a PIL image."""
     ax.imshow(to_images(shown[None])[0] if isinstance(shown, Tensor) else shown, interpolation="nearest")
     ax.set(xticks=[], yticks=[])
-    ax.set_title(title, fontweight="normal", loc="center")
+    ax.set_title(title)
     ax.spines[:].set_visible(False)
     ax.grid(visible=False)
 
@@ -313,7 +322,7 @@ def pictures(rows: Sequence[Row], rows_named: Sequence[str] = (), columns: Seque
     columns: a name for the top of each column. Names may hold formulas, "$x_0$", and line breaks.
     """
     sheet = table(rows, rows_named, columns)
-    display_png(to_png(sheet.quantize(256, dither=Image.Dither.NONE)), alt, width=sheet.info["width"])
+    display_png(to_png(few_colors(sheet)), alt, width=sheet.info["width"])
 
 
 def render(fig: "Figure", dpi: int = SCREEN, tight: bool = False) -> Image.Image:
@@ -333,7 +342,7 @@ def render(fig: "Figure", dpi: int = SCREEN, tight: bool = False) -> Image.Image
 
 def _figure_png(fig: "Figure", tight: bool) -> tuple[bytes, int]:
     """A figure as a PNG file of few colors, and its width on the screen. It has more pixels than the screen needs."""
-    image = render(fig, SHARP, tight).quantize(256, dither=Image.Dither.NONE)
+    image = few_colors(render(fig, SHARP, tight))
     return to_png(image), image.width * SCREEN // SHARP
 
 
@@ -380,7 +389,7 @@ def film(
         raise ValueError(f"a film needs frames, all of the still's size {still.size}")
     if colors:
         images = [image.convert("RGB") for image in (still, *frames)]
-        palette = image_grid(images).quantize(colors)
+        palette = few_colors(image_grid(images), colors)
         still, *frames = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     durations = [milliseconds] * (len(frames) - 1) + [2000]
     data = io.BytesIO()
@@ -429,7 +438,7 @@ def interact(draw: Callable[..., "Image.Image | Figure"], alt: str, **controls: 
     def to_html() -> str:
         shown = drawn(SHARP)
         width = shown.info["width"]
-        data = base64.b64encode(to_png(shown.quantize(256, dither=Image.Dither.NONE))).decode()
+        data = base64.b64encode(to_png(few_colors(shown))).decode()
         return f'<img alt="{html.escape(alt)}" width="{width}" src="data:image/png;base64,{data}">'
 
     shown = ipywidgets.HTML(to_html())

@@ -94,13 +94,28 @@ def browser() -> Iterator["playwright.Browser"]:
         chromium.close()
 
 
+def move_slider(cell: "playwright.Locator") -> None:
+    """Move a cell's first slider by one step: its picture must be drawn again."""
+    image = cell.locator(".widget-html img, .jupyter-widgets img").first
+    image.wait_for(timeout=30_000)
+    before = image.get_attribute("src")
+    assert re.match("data:image/png;base64,", before) and image.get_attribute("alt")
+    handle = cell.get_by_role("slider").first
+    value = handle.get_attribute("aria-valuenow")
+    key = "ArrowLeft" if value == handle.get_attribute("aria-valuemax") else "ArrowRight"
+    handle.focus()
+    handle.press(key)
+    playwright.expect(image).not_to_have_attribute("src", before, timeout=60_000)
+    assert handle.get_attribute("aria-valuenow") != value
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_a_lesson_runs_and_its_slider_draws_anew(
+def test_a_lesson_runs_and_its_sliders_draw_again(
     file: Path, lab: str, browser: "playwright.Browser", tmp_path: Path
 ) -> None:
     cells = nbformat.read(file, as_version=4).cells
     count = sum(cell.cell_type == "code" for cell in cells)
-    slider = next(i for i, cell in enumerate(cells) if "show.interact(" in cell.source)
+    sliders = [i for i, cell in enumerate(cells) if "show.interact(" in cell.source]
     page = browser.new_page(viewport={"width": 1100, "height": 1400})
     page.goto(f"{lab}/doc/tree/{file.name}")
     page.locator(".jp-Cell").nth(len(cells) - 1).wait_for(state="attached", timeout=60_000)
@@ -121,18 +136,8 @@ def test_a_lesson_runs_and_its_slider_draws_anew(
     assert failed.all_inner_texts() == []
     assert page.locator("mjx-merror, .MathJax_Error").all_inner_texts() == []  # formulas that can't be read
 
-    cell = page.locator(".jp-Cell").nth(slider)
-    image = cell.locator(".widget-html img, .jupyter-widgets img").first
-    image.wait_for(timeout=30_000)
-    before = image.get_attribute("src")
-    assert re.match("data:image/png;base64,", before) and image.get_attribute("alt")
-    handle = cell.get_by_role("slider").first
-    value = handle.get_attribute("aria-valuenow")
-    key = "ArrowLeft" if value == handle.get_attribute("aria-valuemax") else "ArrowRight"
-    handle.focus()
-    handle.press(key)
-    playwright.expect(image).not_to_have_attribute("src", before, timeout=60_000)
-    assert handle.get_attribute("aria-valuenow") != value
+    for place in sliders:
+        move_slider(page.locator(".jp-Cell").nth(place))
     if folder := os.environ.get("SCREENSHOTS"):
         page.set_viewport_size({"width": 1100, "height": 12_000})
         for i, half in enumerate((0, len(cells) // 2)):

@@ -356,6 +356,15 @@ def test_a_film_of_few_colors_keeps_those_of_all_frames() -> None:
     assert seen == [[red, blue], [red, blue], [red, red], [green, green]]
 
 
+def test_white_stays_white_among_few_colors() -> None:
+    image = Image.fromarray(np.arange(200, 256, dtype=np.uint8).repeat(64).reshape(56, 64)).convert("RGB")
+    few = show.few_colors(image, 4).convert("RGB")
+    assert len(few.getcolors()) == 4 and few.getpixel((0, 55)) == (255, 255, 255)
+    assert ImageChops.difference(image, few).getextrema()[0][1] < 20
+    black = show.few_colors(Image.new("RGB", (4, 4))).convert("RGB")
+    assert black.getcolors() == [(16, (0, 0, 0))]
+
+
 def test_a_film_needs_frames_of_one_size() -> None:
     still = Image.new("RGB", (6, 4))
     with pytest.raises(ValueError, match=r"size \(6, 4\)"):
