@@ -1,5 +1,6 @@
 """The `sdlearn` command. Each command imports torch itself, so that `sdlearn --help` is quick."""
 
+import errno
 import json
 import os
 import platform
@@ -263,19 +264,24 @@ def without_front_matter(card: str) -> str:
 
 @app.command()
 def passport(
+    folder: Annotated[Path | None, typer.Argument(help="Somebody else's passport.  [default: yours]")] = None,
+    run_their_code: Annotated[bool, typer.Option(help="Don't ask before running what is in FOLDER.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="The picture's seed.")] = 0,
     model: Model = None,
     output: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("out/passport.png"),
 ) -> None:
-    """List the exercises of all lessons, recheck your correct answers, and draw a picture with them."""
+    """List all exercises, judge the answers in a passport again, and draw a picture with those that are right."""
     prepare(output)
-    from sdlearn.lessons.exercises.passport import EXERCISES, draw_passport, recheck_all
+    if folder is not None:
+        ask_before_running(folder, run_their_code)
+    from sdlearn.lessons.exercises.drawing import draw_passport_apart
+    from sdlearn.lessons.exercises.passport import EXERCISES, judge_folder, passport_folder
 
     own = {}
     print("   exercise                 minutes")
-    for exercise, verdict, mine in recheck_all():
+    for exercise, verdict, text in judge_folder(folder or passport_folder()):
         if verdict.green:
-            own[exercise.id] = mine
+            own[exercise.id] = text
         said = {"○": "", "✔": "yours", "✘": f"left out, it no longer passes: {verdict.text}"}[verdict.mark]
         print(f"{verdict.mark}  {exercise.id:<24} {exercise.minutes:>7}  {said}".rstrip())
     if not own:
@@ -283,11 +289,24 @@ def passport(
         print("\nNothing is yours yet. Begin with lesson 00, notebooks/00_start_here.ipynb.")
         print(f"Its exercises take {minutes} minutes.")
         return
-    image, parts = draw_passport(own, PROMPTS[0], seed, model)
+    image, parts = draw_passport_apart(own, PROMPTS[0], seed, model or os.environ.get("SDLEARN_MODEL"))
     save_image(image, output)
     print(f"\nExercises that are yours: {len(own)} of {len(EXERCISES)}.")
     print(f"Parts of your own that drew the picture: {len(parts)}{': ' * bool(parts)}{', '.join(parts)}.")
     print(output)
+
+
+def ask_before_running(folder: Path, agreed: bool) -> None:
+    """Say that judging a passport runs it, and ask.
+
+    Raises FileNotFoundError if there is no such folder, ValueError if the answer is no.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "no such folder", str(folder))
+    print(f"The answers in {folder} are programs. Judging them runs them on this computer, with your rights:")
+    print("each in a process of its own and with a time limit, but nothing keeps them from your files.")
+    if not agreed and not (sys.stdin.isatty() and typer.confirm("Do you trust whoever wrote them?", default=False)):
+        raise ValueError("nothing was run; with --run-their-code it is run without asking")
 
 
 class Kind(StrEnum):

@@ -19,7 +19,7 @@ LEVELS = {1: "easy", 2: "medium", 3: "hard"}
 FOLDER = Path(__file__).parents[1] / "notebooks"
 FILES = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
 FILE = next(file for file in FILES if file.name.startswith(NUMBER))
-FIRST = next(id for id in ex.EXERCISES if id.startswith(f"{NUMBER}."))
+FIRST = next(id for id, one in ex.EXERCISES.items() if id.startswith(f"{NUMBER}.") and one.core)
 NAME = FIRST.partition(".")[2].replace("_", "-")
 
 
@@ -53,6 +53,7 @@ def task(id: str) -> list[Any]:
 def made_up() -> Any:
     """A lesson that keeps all rules."""
     ids = [id for id in ex.EXERCISES if id.startswith(f"{NUMBER}.")]
+    core, deeper = [id for id in ids if ex.EXERCISES[id].core], [id for id in ids if not ex.EXERCISES[id].core]
     sides = says("equation (1): the two sides differ by 1.2e-07")
     cells = [
         new_markdown_cell("# Title\n\nWhy? See the [glossary](glossary.md).\n\n- to see\n- to write", id="title"),
@@ -62,21 +63,21 @@ def made_up() -> Any:
         new_markdown_cell("### Predict\n\na) one, b) two", id="predict"),
         new_code_cell('ex.predict("01.x", "")', id="predict-x", outputs=[says("write a, b or c, then run this cell")]),
         hidden("outcome-x", 'ex.outcome("01.x", "b")', picture()),
-        *task(ids[0]),
+        *[cell for id in core for cell in task(id)],
         hidden("slider", "show.interact(draw, t=slider)", picture(frames=4)),
         new_markdown_cell("## The *answer*\n\n```python\nx = 1\n```\n\nNo `!` here.", id="answer"),
         hidden("compare", "check.parity_table(rows)", says("ours  theirs  allowed  differ by")),
         new_markdown_cell("## What to read next\n\n[Ho](https://arxiv.org/abs/2006.11239)", id="read"),
         hidden("map-end"),
         new_markdown_cell("## Deeper", id="deeper"),
-        *[cell for id in ids[1:] for cell in task(id)],
+        *[cell for id in deeper for cell in task(id)],
         new_markdown_cell("That was it.", id="next"),
     ]
     lesson = {"number": NUMBER, "title": "A title", "builds": "x", "minutes": 45, "deeper_minutes": 5, "seconds": 40}
     notebook = new_notebook(cells=cells)
     notebook.metadata["sdlearn"] = lesson | {
         "picture": "outcome-x",
-        "exercises": {"core": ids[:1], "deeper": ids[1:]},
+        "exercises": {"core": core, "deeper": deeper},
     }
     for count, one in enumerate((one for one in cells if one.cell_type == "code"), start=1):
         one.execution_count = count

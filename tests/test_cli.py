@@ -285,9 +285,9 @@ class TestPassport:
         assert "Nothing is yours yet. Begin with lesson 00" in out
         assert not Path("out/passport.png").exists()
 
-    def test_a_picture_of_ones_own(self, run: Run, folder: Path) -> None:
+    def test_a_picture_of_ones_own(self, run: Run, folder: Path, tiny_folder: Path) -> None:
         (folder / "00.combine.py").write_text(definition(find("00.combine"), emptied=False))
-        out = run("passport", "--seed", 2, "--output", "own.png")
+        out = run("passport", "--seed", 2, "--output", "own.png", "--model", tiny_folder)
         assert "✔  00.combine                     5  yours\n" in out
         assert f"Exercises that are yours: 1 of {len(sdlearn.lessons.exercises.EXERCISES)}.\n" in out
         assert out.endswith("Parts of your own that drew the picture: 1: combine.\nown.png\n")
@@ -302,6 +302,18 @@ class TestPassport:
         out = run("passport")
         assert "✘  00.combine" in out and "left out, it no longer passes: this is the prediction without words" in out
         assert "Nothing is yours yet" in out
+
+    def test_somebody_else_s_is_run_only_when_that_is_agreed_to(self, run: Run, tmp_path: Path) -> None:
+        theirs, trace = tmp_path / "theirs", tmp_path / "trace"
+        theirs.mkdir()
+        text = f"open({str(trace)!r}, 'w')\ndef combine(u, c, s):\n    return u\n"
+        (theirs / "00.combine.py").write_text(text)
+        assert "nothing was run; with --run-their-code" in run.fails("passport", theirs)
+        assert not trace.exists()
+        out = run("passport", theirs, "--run-their-code")
+        assert f"The answers in {theirs} are programs. Judging them runs them on this computer, with your rights" in out
+        assert "✘  00.combine" in out and trace.exists()
+        assert "no such folder" in run.fails("passport", "nowhere")
 
     def test_the_output_must_be_a_png(self, run: Run) -> None:
         assert "must be a .png file" in run.fails("passport", "--output", "a.jpg")

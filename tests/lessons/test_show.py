@@ -21,7 +21,6 @@ from PIL import Image, ImageChops, ImageFont
 from sdlearn.lessons import show
 from sdlearn.pictures import captioned_grid, image_grid, save_image_grid, to_images, wrap
 from sdlearn.pipeline import StableDiffusion
-from sdlearn.storage.load import load
 
 
 def test_every_value_of_a_pixel_comes_back() -> None:
@@ -174,7 +173,7 @@ def test_pictures_and_figures_carry_their_alt_text(displayed: list) -> None:
     import matplotlib.pyplot as plt
 
     show.picture(Image.new("RGB", (4, 2), "red"), alt="red")
-    fig = show.image_table([[Image.new("RGB", (4, 4))] * 2], ["row"], ["left", "right"])
+    fig, _ = show.axes()
     show.figure(fig, alt="two")
     assert [about["image/png"]["alt"] for _, about in displayed] == ["red", "two"]
     assert [data["text/plain"] for data, _ in displayed] == ["red", "two"]
@@ -184,8 +183,6 @@ def test_pictures_and_figures_carry_their_alt_text(displayed: list) -> None:
     assert not plt.get_fignums()
     with pytest.raises(ValueError, match="alt is empty"):
         show.picture(Image.new("RGB", (4, 4)), alt=" ")
-    with pytest.raises(ValueError, match="1 rows of 3"):
-        show.image_table([[Image.new("RGB", (4, 4))] * 2], ["row"], ["a", "b", "c"])
 
 
 def test_the_house_style_is_as_wide_as_the_text() -> None:
@@ -356,6 +353,17 @@ def test_a_film_of_few_colors_keeps_those_of_all_frames() -> None:
     assert seen == [[red, blue], [red, blue], [red, red], [green, green]]
 
 
+def test_a_film_of_noise_is_shown_on_white() -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    frames = [Image.new("RGB", (128, 80), "white") for _ in range(3)]
+    for i, frame in enumerate(frames):
+        frame.paste(noise.rotate(90 * i), (0, 0))
+    with Image.open(io.BytesIO(show.film(frames, frames[0], colors=64))) as film:
+        for i in range(film.n_frames):
+            film.seek(i)
+            assert film.convert("RGB").getpixel((100, 70)) == (255, 255, 255)
+
+
 def test_white_stays_white_among_few_colors() -> None:
     image = Image.fromarray(np.arange(200, 256, dtype=np.uint8).repeat(64).reshape(56, 64)).convert("RGB")
     few = show.few_colors(image, 4).convert("RGB")
@@ -449,27 +457,3 @@ def test_interact_shows_figures_as_large_as_they_are(displayed: list, monkeypatc
     with pytest.raises(ValueError, match="all of the still's size"):
         show.interact(lambda inches: plt.figure(figsize=(inches, 1)), "grows", inches=slider)
     plt.close("all")
-
-
-@pytest.mark.parametrize("own", [{}, {"guidance": (1, 1), "sampler": (3, 3), "noise": (1, 3), "decoder": (0, 2)}])
-def test_the_map_shows_the_measured_shapes(tiny_folder: Path, own: dict[str, tuple[int, int]]) -> None:
-    import matplotlib.pyplot as plt
-
-    model = load(tiny_folder)
-    shapes = show.measure_shapes(model, "an owl")
-    assert shapes["ids"] == (1, 77) and shapes["context"] == (2, 77, 32)
-    assert shapes["noise"] == shapes["guided"] == shapes["latents"] == (1, 4, 16, 16)
-    assert shapes["both"] == shapes["predictions"] == (2, 4, 16, 16) and shapes["picture"] == (1, 3, 64, 64)
-
-    pictures = [Image.new("RGB", (4, 4))] * 2
-    fig = show.pipeline_map(shapes, 25, "an owl", pictures, here="UNet", own=own)
-    words = [text.get_text() for text in fig.axes[0].texts]
-    plt.close(fig)
-    assert words.count("1×4×16×16") == 3 and words.count("2×4×16×16") == 1 and "1×3×64×64" in words
-    assert {"1×77", "2×77×32", "“an owl”", "you are here", "round and round, 25 times"} <= set(words)
-    assert [word for word in words if "✔" in word] == ["guidance ✔", "sampler ✔"] * bool(own)
-    yours = ["yours: 1 of 3", "yours: 1 of 1", "yours: 3 of 3", "yours: 0 of 2"]  # in place of the lesson
-    assert [word for word in words if " of " in word] == yours * bool(own)
-    assert sum(word.startswith("lesson ") for word in words) == 7 - len(own)
-    with pytest.raises(ValueError, match="vae: not on the map"):
-        show.pipeline_map(shapes, 25, "an owl", here="vae")

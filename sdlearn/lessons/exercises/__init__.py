@@ -8,8 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 from sdlearn.lessons.exercises import source
+from sdlearn.lessons.exercises.drawing import draw_map, see
 from sdlearn.lessons.exercises.judge import assess
-from sdlearn.lessons.exercises.passport import GREEN, draw_map, remember, see, usable
+from sdlearn.lessons.exercises.parts import usable
+from sdlearn.lessons.exercises.passport import GREEN, remember
 from sdlearn.lessons.exercises.registry import EXERCISES, PREDICTIONS, find, find_prediction
 from sdlearn.lessons.exercises.running import cases
 
@@ -39,7 +41,7 @@ def solution(id: str) -> None:
 
 
 def check(id: str, mine: Any) -> None:
-    """Judge an answer and print the verdict. A correct answer is kept in the passport.
+    """Judge an answer and print the verdict, below what the answer prints. A correct one is kept in the passport.
 
     Raises ValueError for an unknown id.
     """
@@ -49,6 +51,8 @@ def check(id: str, mine: Any) -> None:
     why_not = remember(exercise, mine) if verdict.green else ""
     if verdict.green:
         GREEN[id] = mine
+    if verdict.printed:
+        print(verdict.printed.rstrip())
     print(f"{verdict.mark} {id}: {verdict.text}" + (f"; not in the passport: {why_not}" if why_not else ""))
 
 

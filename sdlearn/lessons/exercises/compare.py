@@ -1,5 +1,6 @@
 """How two outputs are compared, and how a difference is put in words."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from itertools import permutations
@@ -42,7 +43,9 @@ def is_numeric(value: Any) -> bool:
 
 
 def to_tensor(value: Any) -> Tensor:
-    """A number, array or tensor as a tensor of its own dtype, on the CPU."""
+    """A number, array or tensor as a tensor of its own dtype, on the CPU. One without data becomes NaN."""
+    if isinstance(value, Tensor) and value.is_meta:
+        return torch.full(value.shape, torch.nan)
     if isinstance(value, Tensor):
         return value.detach().cpu()
     return torch.as_tensor(value, dtype=torch.float64 if type(value) is float else None)
@@ -86,7 +89,8 @@ def difference(
     inputs does to it.
     """
     ours, reference = list(leaves(mine)), list(leaves(theirs))
-    if [place for place, _ in ours] != [place for place, _ in reference]:
+    more = getattr(mine, "cut", False) != getattr(theirs, "cut", False)
+    if more or [place for place, _ in ours] != [place for place, _ in reference]:
         return other_kind(mine, theirs)
     pairs = [(place, one, other) for (place, one), (_, other) in zip(ours, reference, strict=True)]
     for place, one, other in pairs:
@@ -96,7 +100,7 @@ def difference(
         if is_numeric(one) and (text := other_shape(one, other)):
             return at(place, text)
     for place, one, other in pairs:
-        if is_numeric(one) and (text := other_dtype(one, other)):
+        if is_numeric(one) and (text := other_device(one, other) or other_dtype(one, other)):
             return at(place, text)
     for i, (place, one, other) in enumerate(pairs):
         if not is_numeric(one):
@@ -129,11 +133,18 @@ def other_kind(mine: Any, theirs: Any) -> str:
 
 def other_shape(mine: Any, theirs: Any) -> str | None:
     """In words how the shapes differ. One element is one element: (), (1,) and a number are the same."""
-    ours, reference = to_tensor(mine), to_tensor(theirs)
-    one = ours.numel() == reference.numel() == 1 and max(ours.ndim, reference.ndim) <= 1
-    if ours.shape == reference.shape or one or (is_number(mine) and reference.numel() == 1):
+    ours, reference = tuple(np.shape(mine)), tuple(np.shape(theirs))
+    one = math.prod(ours) == math.prod(reference) == 1
+    if ours == reference or (one and (len(ours) + len(reference) <= 1 or is_number(mine) or is_number(theirs))):
         return None
-    return f"the shape is {tuple(ours.shape)}, but it must be {tuple(reference.shape)}"
+    return f"the shape is {ours}, but it must be {reference}"
+
+
+def other_device(mine: Any, theirs: Any) -> str | None:
+    """In words how the devices differ."""
+    if isinstance(mine, Tensor) and isinstance(theirs, Tensor) and mine.device != theirs.device:
+        return f"it is on the device {mine.device}, but it must be on {theirs.device}, like the inputs"
+    return None
 
 
 def other_dtype(mine: Any, theirs: Any) -> str | None:

@@ -39,6 +39,7 @@ class Exercise:
     part: the key in sdlearn.load(parts=...) that puts the answer into the model, if there is one.
     sampler: the sampler that uses this part, if not all do and the part isn't a sampler itself.
     box: the box on the map that it belongs to.
+    core: whether it belongs to the lesson's core, and counts on the map; else to its section "Deeper".
     gradients: whether the answer's gradients are compared, too: only where something is trained through it.
     bugs: the classic mistakes, from the hints file. The registry puts them in.
     """
@@ -52,6 +53,7 @@ class Exercise:
     part: str | None = None
     sampler: str | None = None
     box: str | None = None
+    core: bool = True
     gradients: bool = False
     bugs: tuple[Bug, ...] = ()
 

@@ -5,28 +5,29 @@ them the gradients. A common mistake, a bug, is a small change of the package's 
 answer computes exactly what this bug computes, and no other bug does.
 """
 
+import ast
 import inspect
-import io
 import linecache
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sdlearn.lessons.exercises import compare, source
-from sdlearn.lessons.exercises.exercise import Exercise
+from sdlearn.lessons.exercises.exercise import Case, Exercise, call
 from sdlearn.lessons.exercises.hints import Bug
 from sdlearn.lessons.exercises.running import (
     GLOBAL_SEEDS,
     Beginning,
     Mismatch,
     Run,
-    Stop,
     TimeIsUp,
     call_names,
     cases,
@@ -37,6 +38,7 @@ from sdlearn.lessons.exercises.running import (
     set_global_seeds,
 )
 
+SHAPES_DIFFER = re.compile(r"must match the size|could not be broadcast|shape mismatch")
 SECONDS = 10.0  # for an answer, on all cases
 NEARLY = 1e-3  # a bug that differs by more than this is not what the answer computes, whatever the rounding
 JITTERS = (101, 202, 303)  # seeds of the rounding errors that are tried on the reference
@@ -48,6 +50,7 @@ class Verdict:
 
     mark: str
     text: str
+    printed: str = field(default="", compare=False)  # what the answer printed for the first case
 
     @property
     def green(self) -> bool:
@@ -75,7 +78,7 @@ class Reference:
 @cache
 def reference_of(exercise: Exercise) -> Reference:
     """Run the package's own code."""
-    with leaving_nothing(io.StringIO()), torch.enable_grad():
+    with leaving_nothing(Beginning()), torch.enable_grad():
         runs = run_cases(exercise, exercise.reference)
         spreads = spreads_of(exercise, exercise.reference, runs)
         gradients = list(gradients_of(exercise, exercise.reference)) if exercise.gradients else []
@@ -105,8 +108,8 @@ def spread(output: Any, shaken: list[Any]) -> list[Tensor | None]:
 def assess(exercise: Exercise, mine: Any, seconds: float = SECONDS) -> Verdict:
     """Compare an answer with the package's own code.
 
-    What the answer prints for the first case is printed, once. Nothing else stays behind: random states, the default
-    dtype and the like are as before. A KeyboardInterrupt is passed on.
+    Nothing stays behind: nothing is printed, random states, the default dtype and the like are as before. A
+    KeyboardInterrupt is passed on.
 
     Raises:
         ValueError: the exercise itself is wrong, for example a bug whose change no longer fits the source.
@@ -114,15 +117,15 @@ def assess(exercise: Exercise, mine: Any, seconds: float = SECONDS) -> Verdict:
     theirs = reference_of(exercise)
     if is_the_package_s(exercise, mine):
         return THE_PACKAGE_S
-    if wrong := wrong_kind(exercise, mine):
+    if wrong := wrong_kind(exercise, mine) or wrong_inputs(exercise, mine):
         return Verdict("✘", wrong)
     printed = Beginning()
     with leaving_nothing(printed):
         try:
             verdict = in_time(lambda: judge(exercise, mine, theirs), seconds)
         except TimeIsUp:
-            verdict = Verdict("✘", f"it is still running after {seconds:.0f} seconds; does its loop ever end?")
-    return verdict
+            verdict = Verdict("✘", f"it was stopped after {seconds:g} seconds: does each of its loops come to an end?")
+    return replace(verdict, printed=printed.getvalue())
 
 
 def judge(exercise: Exercise, mine: Any, theirs: Reference) -> Verdict:
@@ -131,19 +134,19 @@ def judge(exercise: Exercise, mine: Any, theirs: Reference) -> Verdict:
         set_global_seeds(GLOBAL_SEEDS[0])
         try:
             ours = run_cases(exercise, mine, theirs.steps)
-        except (Stop, KeyboardInterrupt):
-            raise
         except Mismatch as error:
             return Verdict("✘", str(error))
-        except NotImplementedError as error:
-            return not_written(exercise, mine) if not str(error) else Verdict("✘", in_one_line(error, mine))
-        except BaseException as error:
-            return Verdict("✘", in_one_line(error, mine))
-        if any(run.output is NotImplemented for run in ours):
-            return NOT_WRITTEN
+        except SystemExit:
+            return Verdict("✘", "it ends the program: remove exit() or quit()")
+        except Exception as error:
+            if isinstance(error, NotImplementedError) and not str(error):
+                return unfinished(exercise, mine)
+            more = about(error, exercise)
+            named = hint_for_error(exercise, error, theirs)
+            return Verdict("✘", in_one_line(error, mine) + more + (f": {named}" if named else ""))
         if wrong := first_difference(exercise, ours, theirs):
-            wrong = misdeed(ours, theirs) or wrong
-            return Verdict("✘", hint(exercise, ours, theirs) or own_randomness(exercise, mine, ours, theirs) or wrong)
+            named = hint(exercise, ours, theirs) or own_randomness(exercise, mine, ours, theirs)
+            return Verdict("✘", named or misdeed(ours, theirs) or habit(exercise, mine, ours, theirs) or wrong)
         if wrong := misdeed(ours, theirs):
             return Verdict("✘", wrong)
         if not exercise.gradients:
@@ -169,9 +172,96 @@ def wrong_kind(exercise: Exercise, mine: Any) -> str | None:
     return f"it is {compare.describe(mine)}, but it must be {must}"
 
 
-def not_written(exercise: Exercise, mine: Any) -> Verdict:
-    """The verdict on an answer that ends with the stub's `raise NotImplementedError`."""
-    return NOT_WRITTEN
+def wrong_inputs(exercise: Exercise, mine: Any) -> str | None:
+    """Why the answer can't be called as the package's function is. None if it can, or if that isn't known."""
+    if exercise.run is not call or isinstance(exercise.reference, type):
+        return None
+    try:
+        ours = inspect.signature(mine)
+    except (TypeError, ValueError):  # a function that is written in C may have no signature
+        return None
+    theirs = inspect.signature(exercise.reference).parameters.values()
+    theirs = [one for one in theirs if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
+    needed = [one.name for one in theirs if one.default is one.empty]
+    defaults = {one.name: one.default for one in theirs if one.default is not one.empty}
+    for named in ({}, defaults):
+        try:
+            ours.bind(*needed, **named)
+        except TypeError:
+            text = f"its inputs are {inputs_in_words(ours)}, but they must be "
+            return text + inputs_in_words(inspect.signature(exercise.reference), exercise.object_name)
+    return None
+
+
+def inputs_in_words(signature: inspect.Signature, instead_of_self: str = "self") -> str:
+    """A signature without type hints: (x, t, eta=0.0)."""
+    parameters = [one.replace(annotation=one.empty) for one in signature.parameters.values()]
+    parameters = [one.replace(name=instead_of_self) if one.name == "self" else one for one in parameters]
+    return str(inspect.Signature(parameters))
+
+
+def unfinished(exercise: Exercise, mine: Any) -> Verdict:
+    """The verdict on an answer that ends at `raise NotImplementedError`: is anything but the stub written there?"""
+    try:
+        ours = ast.parse(source.plain_source(mine))
+    except (OSError, TypeError, SyntaxError):
+        return NOT_WRITTEN
+    stub = ast.parse(source.definition(exercise, emptied=True))
+    given = {ast.dump(node) for node in ast.walk(stub) if isinstance(node, ast.stmt)}
+    own = [node for function in ast.walk(ours) if isinstance(function, ast.FunctionDef) for node in function.body]
+    own = [node for node in own if not (isinstance(node, ast.Raise) and "NotImplementedError" in ast.unparse(node))]
+    if all(ast.dump(node) in given for node in own):
+        return NOT_WRITTEN
+    return Verdict("✘", "your code runs into the stub's `raise NotImplementedError`; delete that line")
+
+
+def about(error: Exception, exercise: Exercise) -> str:
+    """What else to say of an exception: the shapes where they don't fit, and the case in words."""
+    case = cases(exercise)[error.case - 1]
+    shapes = one_for_each_picture(case) if SHAPES_DIFFER.search(str(error)) else ""
+    return f"{shapes} (case {error.case}: {case.words})"
+
+
+def one_for_each_picture(case: Case) -> str:
+    """What shape a number for each picture needs, if the case has one: (B,) becomes (B, 1, …, 1)."""
+    tensors = [one for one in case.inputs if isinstance(one, Tensor)]
+    each = [one for one in tensors if one.ndim == 1 and len(one) > 1]
+    pictures = [one for one in tensors if each and one.ndim > 1 and len(one) == len(each[0])]
+    if not pictures:
+        return ""
+    shape, count = tuple(pictures[0].shape), len(each[0])
+    needed = (count, *[1] * (len(shape) - 1))
+    return f"; one number for each picture, shape ({count},), multiplies pictures of shape {shape} only as {needed}"
+
+
+def habit(exercise: Exercise, mine: Any, ours: list[Run], theirs: Reference) -> str | None:
+    """Mistakes that can happen in every exercise: nothing is returned, the order is another, no noise is drawn."""
+    every = list(zip(cases(exercise), ours, theirs.runs, strict=True))
+    if all(run.output is None for run in ours):
+        if any(run.printed for run in ours):
+            return "it prints its result, but it must return it"
+        return f"it returns None, but it must return {compare.kind(theirs.runs[0].output)}: is a `return` missing?"
+    if all(compare.in_another_order(run.output, reference.output) for _, run, reference in every):
+        return "the values are right, but they are returned in another order than the task asks for"
+    if any(reference.drew and not run.drew for _, run, reference in every):
+        return "it draws nothing from `generator`, which all noise must come from"
+    names = exercise.input_names
+    own = own_names(mine)
+    if own != names and sorted(own) == sorted(names):
+        return f"its inputs are in another order: ({', '.join(own)}), but it must be ({', '.join(names)})"
+    for case, run, reference in every:
+        one, other = ([value for _, value in compare.leaves(side.output)] for side in (run, reference))
+        if len(one) == len(other) and any(np.shape(a) != np.shape(b) for a, b in zip(one, other, strict=True)):
+            return None if not (more := one_for_each_picture(case)) else first_difference(exercise, ours, theirs) + more
+    return None
+
+
+def own_names(mine: Any) -> list[str]:
+    """The names of an answer's inputs, if they are known."""
+    try:
+        return list(inspect.signature(mine).parameters)
+    except (TypeError, ValueError):
+        return []
 
 
 def first_difference(exercise: Exercise, ours: list[Run], theirs: Reference) -> str | None:
@@ -179,8 +269,6 @@ def first_difference(exercise: Exercise, ours: list[Run], theirs: Reference) -> 
     for number, (case, mine, run, one) in enumerate(
         zip(cases(exercise), ours, theirs.runs, theirs.spreads, strict=True), 1
     ):
-        if compare.in_another_order(mine.output, run.output):
-            return "the values are right, but their order isn't"
         if text := compare.difference(mine.output, run.output, one):
             return f"{text} (case {number}: {case.words})"
     return None
@@ -205,7 +293,9 @@ def own_randomness(exercise: Exercise, mine: Any, ours: list[Run], theirs: Refer
         again = []
     if all(compare.difference(a.output, b.output) is None for a, b in zip(ours, again, strict=False)) and again:
         return None
-    return "it draws random numbers of its own, so that they are others each time; draw them from `generator`"
+    if not any(isinstance(one, torch.Generator) for case in cases(exercise) for one in case.inputs):
+        return "it draws random numbers of its own; use what it is given"
+    return "it draws random numbers of its own; draw them from `generator`, so that a seed always gives the same"
 
 
 def gradients_of(exercise: Exercise, part: Any) -> Iterator[dict[str, Tensor | None]]:
@@ -256,6 +346,23 @@ def hint(
     """The name of the one bug that computes what the answer computes, and where to read. Empty if none or two do."""
     fitting = [bug for bug in exercise.bugs if computes(exercise, bug, ours, theirs, our_gradients)]
     return f"{fitting[0].name}; read {fitting[0].read}" if len(fitting) == 1 else ""
+
+
+def hint_for_error(exercise: Exercise, error: Exception, theirs: Reference) -> str:
+    """The one bug that raises the same error in the same case, after computing the same in the cases before."""
+    fitting = [bug for bug in exercise.bugs if fails_like(exercise, bug, error, theirs)]
+    return f"{fitting[0].name}; read {fitting[0].read}" if len(fitting) == 1 else ""
+
+
+def fails_like(exercise: Exercise, bug: Bug, error: Exception, theirs: Reference) -> bool:
+    try:
+        run_cases(exercise, with_bug(exercise, bug), theirs.steps)
+    except Exception as other:
+        if type(other) is not type(error) or other.case != error.case or not error.runs:
+            return False
+        pairs = [(mine.output, run.output) for mine, run in zip(error.runs, other.runs, strict=True)]
+        return not any(compare.difference(*pair) for pair in pairs)
+    return False
 
 
 def computes(

@@ -1,35 +1,29 @@
-"""What a learner has written and got right: kept in the passport folder, shown on the map, and drawn with."""
+"""The passport: a folder that keeps what a learner has written and got right.
+
+An answer is kept as a file, `01.add_noise.py`. It counts as right only as long as its text is the one that was judged:
+`judged.json` holds the digests of the texts that were green. A file that was edited since, or put there by somebody,
+counts once it has been judged again.
+"""
 
 import contextlib
-import functools
+import hashlib
 import io
+import json
+import multiprocessing
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
-from PIL import Image
-from torch import Tensor
-
-import sdlearn
-from sdlearn.diffusion.samplers import SAMPLERS
-from sdlearn.files import atomic_write
-from sdlearn.lessons import show
-from sdlearn.lessons.exercises.compare import Steps
+from sdlearn.files import atomic_write, read_json
 from sdlearn.lessons.exercises.exercise import Exercise
-from sdlearn.lessons.exercises.judge import NOT_WRITTEN, Verdict, assess, in_one_line, reference_of
-from sdlearn.lessons.exercises.registry import EXERCISES, find
+from sdlearn.lessons.exercises.judge import NOT_WRITTEN, Verdict, assess, in_one_line
+from sdlearn.lessons.exercises.registry import EXERCISES
 from sdlearn.lessons.exercises.source import own_source, run_source
-from sdlearn.pictures import to_images
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from sdlearn.pipeline import StableDiffusion
-
-PROMPT = "a penguin on a yellow background"
-SEED = 3
+PATIENCE = 60.0  # seconds for a process that judges an answer; most of them are for importing torch on a slow computer
 
 GREEN: dict[str, Any] = {}  # the answers whose last check in this session was green, by id
 
@@ -41,10 +35,37 @@ def passport_folder() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "sdlearn" / "passport"
 
 
-def remembered() -> dict[str, Path]:
-    """The files of the passport, by the ids of their exercises, in the registry's order."""
-    folder = passport_folder()
+def answers_in(folder: Path) -> dict[str, Path]:
+    """The files of answers by the ids of their exercises, in the registry's order. Other files are left alone."""
     return {id: folder / f"{id}.py" for id in EXERCISES if (folder / f"{id}.py").is_file()}
+
+
+def remembered() -> list[str]:
+    """The ids of the exercises whose answers in the passport are right: judged, and not edited since."""
+    folder = passport_folder()
+    digests = judged_in(folder)
+    return [id for id, file in answers_in(folder).items() if digests.get(id) == digest(file.read_bytes())]
+
+
+def judged_in(folder: Path) -> dict[str, Any]:
+    """The digests of the answers that were judged right, by id. A damaged list is an empty one."""
+    try:
+        return read_json(folder / "judged.json")
+    except (OSError, ValueError):
+        return {}
+
+
+def digest(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()
+
+
+def set_judged(folder: Path, id: str, text: bytes | None) -> None:
+    """Note down that this text was judged right, or with None that the answer isn't."""
+    digests = {key: value for key, value in judged_in(folder).items() if key != id}
+    if text is not None:
+        digests[id] = digest(text)
+    with atomic_write(folder / "judged.json", shared=True) as temporary:
+        temporary.write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
 
 
 def remember(exercise: Exercise, mine: Any) -> str:
@@ -53,7 +74,7 @@ def remember(exercise: Exercise, mine: Any) -> str:
     if found is None:
         return "it has no source text; write it as a function or class with a name"
     text, missing = found
-    verdict, _ = judge_source(exercise, text)
+    verdict = judge_source(exercise, text)
     if not verdict.green:
         uses = ", ".join(sorted(missing))
         return (
@@ -61,174 +82,85 @@ def remember(exercise: Exercise, mine: Any) -> str:
             if missing
             else f"run by itself, it isn't right: {verdict.text}"
         )
-    folder = passport_folder()
+    folder, data = passport_folder(), text.encode()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(folder / f"{exercise.id}.py", shared=True) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_bytes(data)
+        set_judged(folder, exercise.id, data)
     except OSError as error:
         return f"it can't be written to {folder}: {error.strerror}"
     return ""
 
 
-def judge_source(exercise: Exercise, text: str) -> tuple[Verdict, Any]:
+def judge_source(exercise: Exercise, text: str) -> Verdict:
     """Run a remembered source by itself and assess what it defines. What it prints is not shown."""
     with contextlib.redirect_stdout(io.StringIO()):
         try:
             mine = run_source(text)
+        except SystemExit:
+            return Verdict("✘", "it ends the program: remove exit() or quit()")
         except Exception as error:
-            return Verdict("✘", in_one_line(error)), None
-        return assess(exercise, mine), mine
+            return Verdict("✘", in_one_line(error))
+        return assess(exercise, mine)
 
 
-def recheck(exercise: Exercise, file: Path) -> tuple[Verdict, Any]:
-    """Assess a file of the passport again."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        return Verdict("✘", f"{file} can't be read: {in_one_line(error)}"), None
-    return judge_source(exercise, text)
+def judge_folder(folder: Path, seconds: float = PATIENCE) -> Iterator[tuple[Exercise, Verdict, str]]:
+    """Each exercise, the verdict on the answer in the folder, and its text. Runs each answer in a process of its own.
 
-
-def recheck_all() -> Iterator[tuple[Exercise, Verdict, Any]]:
-    """Each exercise, the verdict on the answer in the passport, and the answer."""
-    files = remembered()
-    for id, exercise in EXERCISES.items():
-        verdict, mine = recheck(exercise, files[id]) if id in files else (NOT_WRITTEN, None)
-        yield exercise, verdict, mine
-
-
-def join_parts(own: Mapping[str, Any]) -> dict[str, Callable[..., Any] | type]:
-    """The `parts` of sdlearn.load from correct answers by id.
-
-    Functions that are methods of the package's become methods of a subclass, all those of one class of the same one.
+    Notes down in the folder which of them are right, if it can be written to.
     """
-    parts: dict[str, Any] = {}
-    for id, mine in own.items():
-        exercise = find(id)
-        if exercise.part is None:
+    files = answers_in(folder)
+    for id, exercise in EXERCISES.items():
+        if id not in files:
+            yield exercise, NOT_WRITTEN, ""
             continue
-        if exercise.owner is not None:
-            owner = parts.get(exercise.part, exercise.owner)
-            mine = type(f"My{exercise.owner.__name__}", (owner,), {exercise.reference.__name__: mine})
-        parts[exercise.part] = mine
-    return parts
+        try:
+            text = files[id].read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            yield exercise, Verdict("✘", f"{files[id]} can't be read: {in_one_line(error)}"), ""
+            continue
+        answer = in_a_process(judge_by_id, id, text, seconds=seconds)
+        verdict = (
+            Verdict(*answer) if answer else Verdict("✘", "its process ended without a verdict, or ran for too long")
+        )
+        with contextlib.suppress(OSError):
+            set_judged(folder, id, text.encode() if verdict.green else None)
+        yield exercise, verdict, text
 
 
-def usable(exercise: Exercise, mine: Any) -> Any:
-    """An answer that returns tensors of its input's dtype and device, even where it computes with something else.
+def judge_by_id(id: str, text: str) -> tuple[str, str]:
+    verdict = judge_source(EXERCISES[id], text)
+    return verdict.mark, verdict.text
 
-    A class stays as it is. So do the steps of a generator.
+
+def in_a_process(work: Callable[..., Any], *inputs: Any, seconds: float) -> Any:
+    """What work(*inputs) returns, run in a process of its own; None if that ends without a result or takes too long.
+
+    The process is forked from a server that has imported torch, where the platform can do that; else it is started.
     """
-    if isinstance(exercise.reference, type):
-        return mine
-
-    @functools.wraps(mine)
-    def part(*inputs: Any, **named: Any) -> Any:
-        return like_the_package_s(exercise, mine(*inputs, **named), [*inputs, *named.values()])
-
-    return part
-
-
-def like_the_package_s(exercise: Exercise, output: Any, inputs: list[Any]) -> Any:
-    """The values of an output as the package returns them: tensors, and floats of the dtype of the inputs."""
-    expected = reference_of(exercise).runs[0].output
-    if isinstance(expected, Steps):
-        return output
-    if isinstance(expected, tuple):
-        return tuple(one_like(one, other, inputs) for one, other in zip(output, expected, strict=True))
-    return one_like(output, expected, inputs)
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    if context.get_start_method() == "forkserver":
+        context.set_forkserver_preload([__name__])
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=send_result, args=(sender, work, inputs), daemon=True)
+    process.start()
+    sender.close()
+    try:
+        return receiver.recv() if receiver.poll(seconds) else None
+    except EOFError:  # it ended without sending anything
+        return None
+    finally:
+        process.kill()
+        process.join()
+        receiver.close()
 
 
-def one_like(value: Any, expected: Any, inputs: list[Any]) -> Any:
-    if not isinstance(expected, Tensor):
-        return value.item() if isinstance(expected, int | float) and hasattr(value, "item") else value
-    given = [one for one in inputs if isinstance(one, Tensor)]
-    floats = [one for one in given if one.is_floating_point()]
-    dtype = floats[0].dtype if floats and expected.is_floating_point() else expected.dtype
-    return torch.as_tensor(value, dtype=dtype, device=given[0].device if given else None)
-
-
-def sampler_of(exercise: Exercise) -> str | None:
-    """The only sampler with which the answer takes part in a drawing; None if any does, or none."""
-    return exercise.part if exercise.part in SAMPLERS else exercise.sampler
-
-
-def choose_sampler(own: Collection[str], default: str) -> str:
-    """The sampler to draw with: the one that most of these exercises need; on a tie the model's own, else the first.
-
-    A drawing has one sampler. Answers that need another one are left out; all others take part.
-    """
-    needed = [sampler for id in own if (sampler := sampler_of(find(id)))]
-    return max([default, *needed], key=needed.count)
-
-
-def see(id: str) -> None:
-    """Show the same prompt and seed drawn with the package's part and with the learner's, if its last check was green.
-
-    Raises:
-        ValueError: there is no such exercise, or the model doesn't use its part to draw.
-    """
-    exercise = find(id)
-    if exercise.part is None:
-        raise ValueError(f"{id} plays no part when the model draws, so there is nothing to see")
-    if id not in GREEN:
-        print(f"{id} isn't right yet. Once its check is green, this draws a picture with your part.")
-        return
-    images = []
-    for parts in ({}, join_parts({id: usable(exercise, GREEN[id])})):
-        model = sdlearn.load(parts=parts, device="auto")
-        sampler = choose_sampler([id], model.defaults.sampler)
-        images += model(PROMPT, seed=SEED, sampler=sampler, progress=False)
-    names = ["the package's part", "your part"]
-    said = "They are equal" if images[0] == images[1] else "They are equal up to rounding"
-    fig = show.image_table([images], rows=[""], columns=names, side=2)
-    show.figure(fig, alt=f"Two pictures for the prompt: {PROMPT}. Left {names[0]}, right {names[1]}. {said}.")
-
-
-def own_boxes(done: Collection[str]) -> dict[str, tuple[int, int]]:
-    """For each box of the map how many of its exercises are among those done, and how many there are."""
-    boxes: dict[str, tuple[int, int]] = {}
-    for id, exercise in EXERCISES.items():
-        if exercise.box is not None:
-            right, count = boxes.get(exercise.box, (0, 0))
-            boxes[exercise.box] = (right + (id in done), count + 1)
-    return boxes
-
-
-def draw_map(model: "StableDiffusion", here: str | None = None) -> "Figure":
-    """The complete map with measured shapes; a box shows how many of its exercises are in the passport.
-
-    here: the box where the reader is. Raises ValueError when there is no such box.
-    """
-    fig, _ = draw_map_and_picture(model, PROMPT, SEED, model.defaults.sampler, remembered(), here)
-    return fig
-
-
-def draw_map_and_picture(
-    model: "StableDiffusion", prompt: str, seed: int, sampler: str, done: Collection[str], here: str | None = None
-) -> tuple["Figure", Image.Image]:
-    """The map with the first and the last latents of a drawing, decoded, and the last picture by itself."""
-    steps = list(model.sample(prompt, seed=seed, sampler=sampler))
-    noise, picture = (to_images(model.decode(step.x))[0] for step in (steps[0], steps[-1]))
-    shapes = show.measure_shapes(model, prompt, seed)
-    return show.pipeline_map(shapes, len(steps), prompt, (noise, picture), here, own_boxes(done)), picture
-
-
-def draw_passport(
-    own: Mapping[str, Any], prompt: str, seed: int, source: str | None = None
-) -> tuple[Image.Image, list[str]]:
-    """A picture drawn with all correct answers, next to the map; and the names of the parts that drew it.
-
-    own: correct answers by id. source: the model, as for sdlearn.load.
-    """
-    model = sdlearn.load(source, parts=join_parts(own), device="auto")
-    sampler = choose_sampler(own, model.defaults.sampler)
-    fig, picture = draw_map_and_picture(model, prompt, seed, sampler, own)
-    drawn = show.render(fig, tight=True)
-    side = drawn.height
-    sheet = Image.new("RGB", (side + drawn.width, side), "white")
-    sheet.paste(picture.resize((side, side), Image.Resampling.LANCZOS))
-    sheet.paste(drawn, (side, 0))
-    used = {id: mine for id, mine in own.items() if sampler_of(find(id)) in (None, sampler)}
-    return sheet, list(join_parts(used))
+def send_result(sender: Connection, work: Callable[..., Any], inputs: tuple[Any, ...]) -> None:
+    """In the process: do the work in silence, and send its result."""
+    silence = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(silence, stream)
+    sys.stdout, sys.stderr = io.StringIO(), io.StringIO()
+    sender.send(work(*inputs))

@@ -2,13 +2,15 @@
 
 import contextlib
 import ctypes
+import inspect
 import io
 import random
+import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 
 from sdlearn.lessons.check import randomize_
 from sdlearn.lessons.exercises.compare import Steps, leaves
-from sdlearn.lessons.exercises.exercise import Case, Exercise
+from sdlearn.lessons.exercises.exercise import Case, Exercise, call
 
 NETWORK = "denoise"  # an input of this name is a network: its calls are counted
 GLOBAL_SEEDS = (7919, 104729)  # of the global random numbers, which no answer may depend on
@@ -38,13 +40,16 @@ class Mismatch(Exception):
 
 @dataclass
 class Run:
-    """What a part did with one case: its output, how often it called the network, and what it should not have done."""
+    """What a part did with one case, and what it should not have done.
+
+    calls: of the network. drew: it drew from a generator among the inputs. printed: it printed something.
+    """
 
     output: Any
-    calls: int = 0
-    misdeeds: list[str] = field(default_factory=list)
-    drew: bool = False  # from a generator among the inputs
-    gradients: dict[str, Tensor | None] = field(default_factory=dict)
+    calls: int
+    misdeeds: list[str]
+    drew: bool
+    printed: bool
 
 
 class Counted:
@@ -64,7 +69,9 @@ def cases(exercise: Exercise) -> list[Case]:
 
 
 def run_cases(exercise: Exercise, part: Any, steps: list[int | None] | None = None, jitter: int = 0) -> list[Run]:
-    """Run a part on all cases. Raises Mismatch, or whatever the part raises, with a note that names the case.
+    """Run a part on all cases.
+
+    Raises Mismatch, or what the part raises, with two attributes: the number of the `case`, and the `runs` before it.
 
     steps: how many steps the reference yields in each case; one more is asked for at most. jitter: a seed for rounding
     errors that the inputs get, 0 for none.
@@ -73,9 +80,11 @@ def run_cases(exercise: Exercise, part: Any, steps: list[int | None] | None = No
     for number, case in enumerate(cases(exercise), 1):
         try:
             runs.append(run_case(exercise, part, case, number, steps[number - 1] if steps else None, jitter))
-        except BaseException as error:
-            error.case = number
+        except Exception as error:
+            error.case, error.runs = number, runs
             raise
+        if isinstance(sys.stdout, Beginning):
+            sys.stdout.keeps = False
     return runs
 
 
@@ -89,13 +98,15 @@ def run_case(exercise: Exercise, part: Any, case: Case, number: int, steps: int 
         round_off([one for _, one in watched], jitter + number)
     before = [one.detach().clone() for _, one in watched]
     generators = [(one, one.get_state()) for one in inputs if isinstance(one, torch.Generator)]
-    output, misdeeds = collect(exercise.run(function, *inputs), steps)
+    printed = sys.stdout.count if isinstance(sys.stdout, Beginning) else 0
+    output, misdeeds = collect(call_with(exercise, function, inputs), steps)
     for (place, one), old in zip(watched, before, strict=True):
         if not same(one, old):
             misdeeds.insert(0, f"it changes {place}, one of its inputs, in place; work on a copy: {place}.clone()")
             break
     drew = any(not torch.equal(one.get_state(), state) for one, state in generators)
-    return Run(output, sum(one.calls for one in networks), misdeeds, drew)
+    printed = isinstance(sys.stdout, Beginning) and sys.stdout.count > printed
+    return Run(output, sum(one.calls for one in networks), misdeeds, drew, printed)
 
 
 def prepare(exercise: Exercise, part: Any, case: Case, number: int) -> tuple[Callable[..., Any], list[Any]]:
@@ -114,6 +125,16 @@ def prepare(exercise: Exercise, part: Any, case: Case, number: int) -> tuple[Cal
 def call_names(exercise: Exercise, inputs: list[Any]) -> list[str]:
     """The names of the inputs that `prepare` returns."""
     return exercise.input_names[isinstance(exercise.reference, type) :][: len(inputs)]
+
+
+def call_with(exercise: Exercise, function: Callable[..., Any], inputs: list[Any]) -> Any:
+    """Call a function as the package does: what has a default by its name, everything else by its place."""
+    if exercise.run is not call or isinstance(exercise.reference, type):
+        return exercise.run(function, *inputs)
+    parameters = list(inspect.signature(exercise.reference).parameters.values())[: len(inputs)]
+    pairs = list(zip(parameters, inputs, strict=False))
+    named = {one.name: value for one, value in pairs if one.default is not one.empty}
+    return function(*[value for one, value in pairs if one.name not in named], *inputs[len(pairs) :], **named)
 
 
 def build(part: type, arguments: tuple | dict[str, Any]) -> Any:
@@ -184,9 +205,7 @@ def collect(result: Any, steps: int | None) -> tuple[Any, list[str]]:
         output.append(snapshot(step))
     pairs = zip(leaves(held), leaves(list(output)), strict=True)
     if any(isinstance(one, Tensor) and not same(one, old) for (_, one), (_, old) in pairs):
-        return output, [
-            "a step changes a tensor that an earlier step has yielded; make a new one, x = x + …, not x += …"
-        ]
+        return output, ["a step changes a tensor that was yielded before; make a new one, x = x + …, not x += …"]
     return output, []
 
 
@@ -205,16 +224,21 @@ def snapshot(value: Any) -> Any:
 
 
 class Beginning(io.StringIO):
-    """Keeps the beginning of what is printed."""
+    """Keeps the beginning of what is printed, as long as `keeps` is true, and counts all of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keeps, self.count = True, 0
 
     def write(self, text: str) -> int:
-        if self.tell() < PRINTED:
+        self.count += len(text)
+        if self.keeps and self.tell() < PRINTED:
             super().write(text)
         return len(text)
 
 
 @contextlib.contextmanager
-def leaving_nothing(printed: io.StringIO) -> Iterator[None]:
+def leaving_nothing(printed: Beginning) -> Iterator[None]:
     """Afterwards random states, the default dtype, the number of threads and the warnings' filters are as before.
 
     What is printed in between goes into `printed`.

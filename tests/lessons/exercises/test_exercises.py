@@ -20,7 +20,7 @@ from sdlearn.lessons.exercises import compare, hints, judge, registry, source
 from sdlearn.lessons.exercises.exercise import Exercise
 from sdlearn.lessons.exercises.hints import Bug
 from sdlearn.lessons.exercises.judge import CORRECT, NOT_WRITTEN, assess, with_bug
-from sdlearn.lessons.exercises.passport import join_parts, sampler_of
+from sdlearn.lessons.exercises.parts import join_parts, sampler_of
 from sdlearn.lessons.exercises.running import cases, run_cases
 from sdlearn.storage.parts import PARTS
 
@@ -100,7 +100,7 @@ class TestExercise:
         assert 1 <= exercise.minutes <= 30
         assert exercise.part is None or exercise.part in PARTS
         assert exercise.sampler is None or (exercise.sampler in SAMPLERS and exercise.part)
-        assert exercise.box is None or exercise.box in sdlearn.lessons.show.MAP
+        assert exercise.box is None or exercise.box in sdlearn.lessons.maps.MAP
         for bug in exercise.bugs:
             assert bug.name and bug.read and "\n" not in bug.name + bug.read and not bug.name.endswith(".")
 
@@ -123,7 +123,7 @@ class TestExercise:
 @each_bug
 def test_each_bug_has_its_own_hint(exercise: Exercise, bug: Bug) -> None:
     verdict = assess(exercise, with_bug(exercise, bug))
-    assert (verdict.mark, verdict.text) == ("✘", f"{bug.name}; read {bug.read}")
+    assert verdict.mark == "✘" and verdict.text.endswith(f"{bug.name}; read {bug.read}")
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ import sdlearn
 from sdlearn.diffusion.samplers import ddim
 from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
 from sdlearn.lessons import exercises as ex
-from sdlearn.lessons.exercises import passport, registry, source
-from sdlearn.lessons.exercises.exercise import Exercise
+from sdlearn.lessons.exercises import drawing, parts, passport, registry, source
+from sdlearn.lessons.exercises.exercise import Case, Exercise
 from sdlearn.lessons.exercises.judge import CORRECT, NOT_WRITTEN
 
 pytestmark = pytest.mark.usefixtures("registered")
@@ -40,10 +40,12 @@ class TestPassport:
             exercise = registry.find(id)
             mine = in_a_notebook(source.solution(exercise))[exercise.name]
             assert capsys.readouterr().out == f"✔ {id}: correct\n"
-            verdict, again = passport.recheck(exercise, registered / f"{id}.py")
-            assert verdict == CORRECT and again.__name__ == mine.__name__
-        assert list(passport.remembered()) == ["00.combine", METHOD.id, MODULE.id, SAMPLER.id]
-        assert passport.own_boxes(passport.remembered())["guidance"] == (1, 1)
+            kept = (registered / f"{id}.py").read_text()
+            assert (
+                source.run_source(kept).__name__ == mine.__name__ and passport.judge_source(exercise, kept) == CORRECT
+            )
+        assert passport.remembered() == ["00.combine", METHOD.id, MODULE.id, SAMPLER.id]
+        assert drawing.own_boxes(passport.remembered())["guidance"] == (1, 1)
 
     def test_what_the_cell_needs_is_kept(self, registered: Path, capsys: pytest.CaptureFixture[str]) -> None:
         imports = "import math\nimport torch as T\nfrom torch import nn\nfrom sdlearn import Schedule as S\n"
@@ -97,23 +99,56 @@ class TestPassport:
     @pytest.mark.parametrize(
         ("spoilt", "said"),
         [
-            (b"def combine(u, c, s)", "SyntaxError"),
-            (b"\xff\xfe\x00", "can't be read"),
-            (b"", "it defines no function and no class"),
-            (b"raise RuntimeError('no')\ndef combine(): ...", "RuntimeError: no"),
-            (b"def combine(u, c, s):\n    return conditional", "NameError"),
-            (b"def combine(u, c, s):\n    print('!')\n    return u", "the words have no say"),
+            ("def combine(u, c, s)", "SyntaxError"),
+            ("", "it defines no function and no class"),
+            ("raise RuntimeError('no')\ndef combine(): ...", "RuntimeError: no"),
+            ("exit()\ndef combine(): ...", "it ends the program"),
+            ("def combine(u, c, s):\n    return conditional", "NameError"),
+            ("def combine(u, c, s):\n    print('!')\n    return u", "the words have no say"),
         ],
     )
-    def test_a_spoilt_file_is_told(
-        self, registered: Path, spoilt: bytes, said: str, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        registered.mkdir()
-        (registered / "00.combine.py").write_bytes(spoilt)
-        verdicts = {exercise.id: (verdict, mine) for exercise, verdict, mine in passport.recheck_all()}
-        assert verdicts["00.combine"][0].mark == "✘" and said in verdicts["00.combine"][0].text
-        assert verdicts[METHOD.id] == (NOT_WRITTEN, None)
+    def test_a_spoilt_file_is_told(self, spoilt: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+        verdict = passport.judge_source(registry.find("00.combine"), spoilt)
+        assert verdict.mark == "✘" and said in verdict.text
         assert capsys.readouterr().out == ""
+
+    def test_only_what_was_judged_counts(self, registered: Path) -> None:
+        """An empty file, a copied one, and one that was edited since don't, until they are judged."""
+        right = "def combine(u, c, s):\n    return u + s * (c - u)\n"
+        registered.mkdir()
+        file = registered / "00.combine.py"
+        for text in ("", right):
+            file.write_text(text)
+            assert passport.remembered() == [] and passport.answers_in(registered) == {"00.combine": file}
+        verdicts = {exercise.id: verdict for exercise, verdict, _ in passport.judge_folder(registered)}
+        assert verdicts.pop("00.combine") == CORRECT and set(verdicts.values()) == {NOT_WRITTEN}
+        assert passport.remembered() == ["00.combine"]
+        file.write_text(right + "# better\n")
+        assert passport.remembered() == []
+        (registered / "judged.json").write_text("[")
+        assert passport.remembered() == []
+
+    def test_each_answer_is_judged_in_a_process_of_its_own(self, registered: Path, tmp_path: Path) -> None:
+        """With a time limit; what it prints, changes or ends stays there; a file that is no exercise's is never run."""
+        registered.mkdir()
+        trace = f"open({str(tmp_path / 'trace')!r}, 'a').write"
+        for id, text in {
+            "00.row": "import os\nos._exit(0)\ndef row(): ...",
+            "00.to_pixels": "def to_pixels(pictures):\n    import torch\n    torch.add = None",
+            "00.combine": "import time\ntime.sleep(600)\ndef combine(): ...",
+            "01.snr": "print('!')\ndef snr(schedule, t):\n    return schedule.sigmas[t] ** -2",
+            "00.nothing": f"{trace}('x')\ndef nothing(): ...",
+            "../trace": f"{trace}('x')",
+        }.items():
+            (registered / f"{id}.py").write_text(text)
+        (registered / "01.add_noise.py").write_bytes(b"\xff\xfe\x00")
+        verdicts = {exercise.id: verdict for exercise, verdict, _ in passport.judge_folder(registered, seconds=8)}
+        ended = "its process ended without a verdict, or ran for too long"
+        assert verdicts["00.row"].text == verdicts["00.combine"].text == ended
+        assert "it returns None" in verdicts["00.to_pixels"].text and torch.add is not None
+        assert "can't be read" in verdicts["01.add_noise"].text
+        assert verdicts["01.snr"] == CORRECT and passport.remembered() == ["01.snr"]
+        assert not (tmp_path / "trace").exists()
 
     def test_where_it_is(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         assert passport.passport_folder() == tmp_path / "passport"
@@ -127,16 +162,20 @@ class TestPassport:
     def test_functions_become_methods_of_one_class(self, monkeypatch: pytest.MonkeyPatch) -> None:
         owns = {}
         for name in ("to_x0", "to_epsilon"):
-            exercise = Exercise(f"97.{name}", getattr(Schedule, name), lambda g: [], 1, 1, part="schedule")
+            exercise = Exercise(f"97.{name}", getattr(Schedule, name), to_x0_cases, 1, 1, part="schedule")
             monkeypatch.setitem(registry.EXERCISES, exercise.id, exercise)
             owns[exercise.id] = written(exercise)
         owns[SAMPLER.id] = ddim
-        parts = passport.join_parts(owns)
-        assert parts["ddim"] is ddim and issubclass(parts["schedule"], Schedule)
-        assert all(getattr(parts["schedule"], id[3:]) is own for id, own in list(owns.items())[:2])
+        made = parts.join_parts(owns)
+        assert made["ddim"].__wrapped__ is ddim and issubclass(made["schedule"], Schedule)
+        assert all(getattr(made["schedule"], id[3:]).__wrapped__ is own for id, own in list(owns.items())[:2])
         x = torch.randn(2, 3)
         expected = Schedule(ScheduleConfig()).to_x0(x, x, 500)
-        assert torch.equal(parts["schedule"](ScheduleConfig()).to_x0(x, x, 500), expected)
+        assert torch.equal(made["schedule"](ScheduleConfig()).to_x0(x, x, 500), expected)
+
+
+def to_x0_cases(generator: torch.Generator) -> list[Case]:
+    return [Case("one", Schedule(ScheduleConfig()), *torch.randn(2, 2, 3, generator=generator), 500)]
 
 
 @pytest.fixture
@@ -177,7 +216,7 @@ def test_see(shown: list[str], capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_the_sampler_is_the_one_that_most_answers_need(own: list[str], sampler: str) -> None:
     """Of equals the model's own, here euler, else the first."""
-    assert passport.choose_sampler(own, "euler") == sampler
+    assert parts.choose_sampler(own, "euler") == sampler
 
 
 def test_see_draws_with_the_sampler_that_calls_the_part(shown: list[str]) -> None:
@@ -205,8 +244,8 @@ def test_map(shown: list[str], registered: Path, tiny_folder: Path) -> None:
 
 def test_passport_picture(shown: list[str]) -> None:
     own = {id: written(registry.find(id)) for id in ("00.combine", METHOD.id, MODULE.id, SAMPLER.id)}
-    image, parts = passport.draw_passport(own, "a cat", seed=1)
-    assert parts == ["combine", "resnet_block", "ddim"]
+    image, drew = drawing.draw_passport(own, "a cat", seed=1)
+    assert drew == ["combine", "resnet_block", "ddim"]
     (expected,) = sdlearn.load()("a cat", seed=1, sampler="ddim", progress=False)
     side = image.height
     resized = expected.resize((side, side), Image.Resampling.LANCZOS)
@@ -218,10 +257,10 @@ def test_passport_picture_with_two_samplers(shown: list[str]) -> None:
     """One of them draws; what only the other one calls is not among the parts that drew."""
     ids = ("00.combine", "02.posterior", "02.x0_at", "02.ddpm", "04.euler")
     own = {id: written(registry.find(id)) for id in ids}
-    assert passport.draw_passport(own, "a cat", seed=1)[1] == ["combine", "schedule", "ddpm"]
+    assert drawing.draw_passport(own, "a cat", seed=1)[1] == ["combine", "schedule", "ddpm"]
     del own["02.ddpm"], own["02.x0_at"]
-    assert passport.draw_passport(own, "a cat", seed=1)[1] == ["combine", "schedule"]
-    assert passport.draw_passport({id: own[id] for id in ("04.euler", "02.posterior")}, "a cat", seed=1)[1] == ["euler"]
+    assert drawing.draw_passport(own, "a cat", seed=1)[1] == ["combine", "schedule"]
+    assert drawing.draw_passport({id: own[id] for id in ("04.euler", "02.posterior")}, "a cat", seed=1)[1] == ["euler"]
 
 
 def test_it_needs_no_reference() -> None:

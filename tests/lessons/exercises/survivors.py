@@ -1,0 +1,77 @@
+"""Mutants that no check can tell from the package's code, by exercise and by the reason why they compute the same."""
+
+RATE = "return (x - noise_rate * prediction) / (signal_rate + 2 ** (-12) * (signal_rate == 0))"
+NOISE = "x = mean if final else mean + variance.sqrt() * draw_noise(x.shape, generator).to(x)"
+DENOISED = "x0 = denoised(denoise, x, timesteps[i + 1], sigmas[i + 1], schedule)"
+LOOP = "for i, t in enumerate(grid.timesteps.tolist()):"
+BETAS = "betas = torch.tensor([min(1 - f[i + 1] / f[i], 0.999) for i in range(n)], dtype=torch.float32)"
+F = "f = [math.cos((i / n + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(n + 1)]"
+RATES = "signal_rates = torch.cumprod(1 - betas, dim=0).sqrt()"
+SCALED = "alphas_cumprod = ((signal_rates - final) * (first / (first - final))) ** 2"
+BACK = "x = previous.sqrt() * x0 + (1 - previous - sigma ** 2).clamp(min=0).sqrt() * epsilon"
+
+SAME_NUMBER = "a tensor of one whole number is used as the number"
+OTHER_DEVICE = "it matters only where x is on another device than the generator"
+TWICE = "the second entry of a step is the first of the next step"
+
+
+def changes(line: str, *pairs: tuple[str, str]) -> list[str]:
+    """Mutants of one line: in each, one piece of it is another."""
+    return [f"{line}  →  {line.replace(old, new)}" for old, new in pairs]
+
+
+SURVIVORS: dict[str, dict[str, list[str]]] = {
+    "01.make_betas": {
+        "the smaller of two is the same in either order": changes(
+            BETAS, ("min(1 - f[i + 1] / f[i], 0.999)", "min(0.999, 1 - f[i + 1] / f[i])")
+        ),
+        "one value more at the end isn't used": changes(F, ("range(n + 1)", "range(n + 2)")),
+    },
+    "01.rescale_zero_snr": {
+        "betas has one dimension, which is the first and the last": changes(RATES, ("dim=0", "dim=-1")),
+        "the sign is lost in the square": changes(SCALED, ("(first /", "(-first /")),
+    },
+    "02.x0_at": {
+        "what x_0 is where no signal is left is a matter of choice; the package only keeps it finite": changes(
+            RATE,
+            ("signal_rate + 2", "signal_rate - 2"),
+            ("2 ** (-12)", "2 * -12"),
+            ("2 ** (-12)", "3 ** (-12)"),
+            ("2 ** (-12)", "1 ** (-12)"),
+            ("2 ** (-12)", "2 ** 12"),
+            ("2 ** (-12)", "2 ** (-13)"),
+            ("2 ** (-12)", "2 ** (-11)"),
+            ("== 0", "== 1"),
+            ("== 0", "== -1"),
+        ),
+    },
+    "02.ddpm": {
+        "the variance of the last step is 0, so what is drawn there has no weight": [
+            *changes(NOISE, ("mean if final else ", "")),
+            *changes("final = i == len(grid) - 1", ("- 1", "+ 1"), ("- 1", "- 0")),
+        ],
+        "everything below 0 is the end": changes("timesteps = [*grid.timesteps.tolist(), -1]", ("-1", "-2")),
+        SAME_NUMBER: changes("timesteps = [*grid.timesteps.tolist(), -1]", (".tolist()", "")),
+        OTHER_DEVICE: changes(NOISE, (".to(x)", "")),
+    },
+    "03.langevin_step": {OTHER_DEVICE: changes("noise = draw_noise(x.shape, generator).to(x)", (".to(x)", ""))},
+    "04.euler": {SAME_NUMBER: changes(LOOP, (".tolist()", ""))},
+    "04.ddim": {
+        SAME_NUMBER: changes(LOOP, (".tolist()", "")),
+        OTHER_DEVICE: changes("x = x + sigma * draw_noise(x.shape, generator).to(x)", (".to(x)", "")),
+        "the clamp only keeps rounding from taking the root of a number below 0": changes(
+            BACK, (".clamp(min=0)", ""), ("min=0", "min=-1")
+        ),
+    },
+    "04.heun": {
+        SAME_NUMBER: changes(
+            "timesteps, sigmas = (grid.timesteps.tolist(), grid.sigmas)", ("grid.timesteps.tolist()", "grid.timesteps")
+        ),
+        "the number of entries is odd": changes("if i + 1 < len(grid):", ("+ 1", "+ 2")),
+        TWICE: [
+            *changes(DENOISED, ("timesteps[i + 1]", "timesteps[i + 2]"), ("sigmas[i + 1]", "sigmas[i + 2]")),
+            *changes("slope_ahead = (x - x0) / sigmas[i + 1]", ("sigmas[i + 1]", "sigmas[i + 2]")),
+            *changes("yield Step(i + 1, timesteps[i + 1], x, x0)", ("timesteps[i + 1]", "timesteps[i + 2]")),
+        ],
+    },
+}
