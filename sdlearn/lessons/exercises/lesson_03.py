@@ -72,6 +72,6 @@ def balls(generator: torch.Generator) -> Iterator[Case]:
 EXERCISES = (
     Exercise("03.langevin_step", langevin_step, arrows, difficulty=1, minutes=6),
     Exercise("03.to_score", to_score, predictions, difficulty=1, minutes=6),
-    Exercise("03.mala_log_acceptance", mala_log_acceptance, moves, difficulty=3, minutes=12),
-    Exercise("03.leapfrog", leapfrog, balls, difficulty=2, minutes=8),
+    Exercise("03.mala_log_acceptance", mala_log_acceptance, moves, difficulty=3, minutes=12, core=False),
+    Exercise("03.leapfrog", leapfrog, balls, difficulty=2, minutes=8, core=False),
 )
