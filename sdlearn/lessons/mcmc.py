@@ -102,21 +102,21 @@ def annealed_langevin(
     step_size: float,
     steps: int,
     generator: torch.Generator | None = None,
+    step: Callable[..., Tensor] = langevin_step,
 ) -> Iterator[Move]:
     """Annealed Langevin dynamics: algorithm 1 of Song & Ermon 2019 (arXiv 1907.05600).
 
     Langevin dynamics for the density with much noise, then with less and less. score(x, sigma) is the score of the
     density of x_0 + sigma · noise. sigmas: decreasing; each gets `steps` steps of step_size · sigma² / (last sigma)²,
     so step_size is the last one's. One score per step. Raises ValueError unless sigmas are positive and decreasing.
+    step(x, score, step_size, generator) is one step of Langevin dynamics.
     """
-    sigmas = [float(sigma) for sigma in sigmas]
     _check(steps=steps, step_size=step_size)
-    if not sigmas or sigmas != sorted(set(sigmas), reverse=True) or not 0 < sigmas[-1] <= sigmas[0] < math.inf:
-        raise ValueError(f"sigmas = {sigmas}, must be positive and fall")
+    _check_levels(sigmas)
     for level, sigma in enumerate(sigmas):
         size = step_size * sigma**2 / sigmas[-1] ** 2
         for i in range(steps):
-            x = langevin_step(x, score(x, sigma), size, generator)
+            x = step(x, score(x, sigma), size, generator)
             yield Move(level * steps + i, x, _all(x))
 
 
@@ -227,7 +227,7 @@ def _point(log_density: LogDensity, score: Score, x: Tensor) -> Point:
 def _accept(log_acceptance: Tensor, generator: torch.Generator) -> Tensor:
     """True with probability exp(log_acceptance), (B,). A proposal whose density is NaN is refused."""
     if log_acceptance.ndim != 1:
-        raise ValueError(f"log_density returns the shape {tuple(log_acceptance.shape)}, must return (B,)")
+        raise ValueError(f"log_density returns the shape {tuple(log_acceptance.shape)}, but it must return (B,)")
     uniform = torch.rand(log_acceptance.shape, generator=generator).to(log_acceptance)
     return uniform.log() < log_acceptance
 
@@ -241,8 +241,14 @@ def _all(x: Tensor) -> Tensor:
     return torch.ones(len(x), dtype=torch.bool, device=x.device)
 
 
+def _check_levels(sigmas: Sequence[float]) -> None:
+    sigmas = [float(sigma) for sigma in sigmas]
+    if not sigmas or sigmas != sorted(set(sigmas), reverse=True) or not 0 < sigmas[-1] <= sigmas[0] < math.inf:
+        raise ValueError(f"sigmas = {sigmas}, but they must be positive and fall")
+
+
 def _check(step_size: float, **counts: int) -> None:
     if not 0 < step_size < math.inf:
-        raise ValueError(f"step_size = {step_size}, must be a positive number")
+        raise ValueError(f"step_size = {step_size}, but it must be a positive number")
     for name, count in counts.items():
         check_count(name, count)
