@@ -8,7 +8,7 @@ from typing import Any
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from sdlearn.lessons import exercises as ex
 from sdlearn.lessons.exercises.hints import Prediction
@@ -24,6 +24,8 @@ def module() -> dict[str, Any]:
 def lesson(stub: str, after: str = 'combine = ex.part("00.combine")') -> nbformat.NotebookNode:
     write = new_code_cell(stub, metadata={"tags": ["exercise"]}, id="write")
     cells = [
+        new_markdown_cell("# 00 · A lesson", id="title"),
+        new_code_cell("import sdlearn", id="setup"),
         new_code_cell("from sdlearn.lessons import exercises as ex", id="imports"),
         write,
         new_code_cell(after, id="use"),
@@ -41,11 +43,11 @@ def test_solved_copy(
     monkeypatch.setattr(sys, "argv", ["execute.py", "--solved", str(tmp_path / "out"), str(tmp_path / "00_a.ipynb")])
     module["main"]()
     solved = nbformat.read(tmp_path / "out" / "00_a.ipynb", as_version=4)
-    assert solved.cells[1].source == ex.stub("00.combine").replace(
+    assert solved.cells[3].source == ex.stub("00.combine").replace(
         "raise NotImplementedError", "return unconditional + guidance_scale * (conditional - unconditional)"
     )
-    assert solved.cells[1].outputs[0].text == "✔ 00.combine: correct\n"
-    assert solved.cells[2].outputs[0].text == "00.combine: from here on yours is used\n"
+    assert solved.cells[3].outputs[0].text == "✔ 00.combine: correct\n"
+    assert solved.cells[4].outputs[0].text == "00.combine: from here on yours is used\n"
     assert (tmp_path / "00_a.ipynb").read_bytes() == before
     assert not (tmp_path / "passport").exists()
     assert "00_a.ipynb" in capfd.readouterr().out
@@ -83,8 +85,8 @@ def test_predictions(module: dict[str, Any], monkeypatch: pytest.MonkeyPatch) ->
 )
 def test_what_is_not_green(module: dict[str, Any], printed: str) -> None:
     notebook = lesson("")
-    notebook.cells[2].outputs = [nbformat.v4.new_output("stream", text="before\n" + printed)]
+    notebook.cells[4].outputs = [nbformat.v4.new_output("stream", text="before\n" + printed)]
     with pytest.raises(RuntimeError, match="verdicts that should not be there, or are missing"):
         module["demand_green"](notebook, ["00.combine"])
-    notebook.cells[2].outputs[0].text = "✔ 00.combine: correct\n"
+    notebook.cells[4].outputs[0].text = "✔ 00.combine: correct\n"
     module["demand_green"](notebook, ["00.combine"])
