@@ -60,6 +60,8 @@ def kind(output: Any) -> str:
     if isinstance(output, tuple | list):
         if not output:
             return f"an empty {type(output).__name__}"
+        if any(isinstance(one, list) for one in output):
+            return "a list of lists"
         kinds = [kind(one) for one in output]
         alike = len(kinds) > 3 and len(set(kinds)) == 1
         return f"{len(kinds)} values ({f'each {kinds[0]}' if alike else ', '.join(kinds)})"
@@ -170,15 +172,17 @@ def bound(reference: Tensor, spread: Tensor | None, tolerance: float) -> Tensor:
 
 
 def other_value(mine: Tensor, theirs: Tensor, spread: Tensor | None = None, tolerance: float = TOLERANCE) -> str | None:
-    """The first index at which two tensors of one shape differ by more than the bound, and both values."""
+    """Where two tensors of one shape differ most, if by more than the bound, and both values there."""
     if mine.is_complex():
         return "the values are complex numbers, but they must be real"
     mine, reference = mine.to_dense().double().reshape(theirs.shape), theirs.double()
-    same = (mine - reference).abs() <= bound(reference, spread, tolerance)
+    distance = (mine - reference).abs()
+    same = distance <= bound(reference, spread, tolerance)
     same |= (mine == reference) | (mine.isnan() & reference.isnan())
     if same.all():
         return None
-    index = tuple((~same).nonzero()[0].tolist())
+    farthest = distance.nan_to_num(torch.inf).masked_fill(same, -1)  # what isn't a number is farthest
+    index = tuple(int(i) for i in np.unravel_index(farthest.argmax().item(), farthest.shape))
     whole = not theirs.is_floating_point() and not mine[index].item() % 1
     texts = in_digits(mine[index].item(), reference[index].item(), whole)
     return (f"at index {list(index)} " if index else "") + "yours is {}, but it must be {}".format(*texts)

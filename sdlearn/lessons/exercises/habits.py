@@ -70,7 +70,10 @@ def own_randomness(exercise: Exercise, mine: Any, ours: list[Run], theirs: Refer
     if differs[0]:
         return "called a second time with the same inputs, it returns something else"
     if not any(isinstance(one, torch.Generator) for case in cases(exercise) for one in case.inputs):
-        return "it draws random numbers of its own; use what it is given"
+        return (
+            "two calls with the same inputs give different results: it draws random numbers of its own, "
+            "or a part of its result, made by `empty`, is never filled; use what it is given"
+        )
     return "it draws random numbers of its own; draw them from `generator`, so that a seed always gives the same"
 
 

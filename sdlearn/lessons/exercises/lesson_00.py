@@ -22,9 +22,13 @@ def texts(generator: torch.Generator) -> Iterator[Case]:
     yield Case("the empty text", tokenizer(4, "!"), "")
     yield Case("max_length = 77, a text of exactly 75 tokens: it just fits", tokenizer(77, "!"), "a red blue " * 25)
     yield Case("max_length = 77, a text of 76 tokens: one too many", tokenizer(77, EOS), "a red " * 38)
-    yield Case("max_length = 77, a text of 90 tokens", tokenizer(77, "!"), "apple on a " * 30)
+    yield Case("max_length = 77, a text of 91 tokens", tokenizer(77, "!"), "a " + "apple on a " * 29 + "red apple on")
     yield Case("max_length = 7, a text of 5 tokens: it just fits", tokenizer(7, "!"), "a red apple on blue")
     yield Case("max_length = 7, a text of 4 tokens", tokenizer(7, "!"), "apple on a background")
+    yield Case("max_length = 15, words of several tokens", tokenizer(15, EOS), "a penguin")
+    yield Case(
+        "max_length = 12, fewer words than places, but too many tokens", tokenizer(12, "!"), "penguin umbrella a"
+    )
     yield Case("max_length = 7, a text of 7 tokens", tokenizer(7, "!"), "a blue apple on a red background")
 
 
@@ -41,7 +45,7 @@ def pictures(generator: torch.Generator) -> Iterator[Case]:
 
 def predictions(generator: torch.Generator) -> Iterator[Case]:
     """Two predictions (B, C, H, W) and a guidance scale."""
-    scales = (((3, 4, 5, 6), 3.5), ((1, 4, 7, 3), 7.5), ((2, 1, 1, 9), 0.25), ((1, 3, 2, 2), -1.5))
+    scales = (((3, 4, 5, 6), 3.5), ((1, 4, 7, 3), 12.5), ((2, 1, 1, 9), 0.25), ((1, 3, 2, 2), -1.5))
     for shape, scale in scales:
         yield Case(f"guidance_scale = {scale}", *torch.randn(2, *shape, generator=generator), scale)
     yield Case("guidance_scale = 0: the words don't count", *torch.randn(2, 1, 2, 3, 4, generator=generator), 0)

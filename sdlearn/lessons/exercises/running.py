@@ -287,8 +287,8 @@ def in_time(work: Callable[[], Any], seconds: float) -> Any:
             done.set()
 
     thread = threading.Thread(target=body, daemon=True)
-    thread.start()
     try:
+        thread.start()  # in here: an interrupt can come before it returns
         ended = done.wait(seconds)
     finally:  # a KeyboardInterrupt, too, stops the work
         stop(thread, done)
@@ -302,5 +302,6 @@ def in_time(work: Callable[[], Any], seconds: float) -> Any:
 def stop(thread: threading.Thread, done: threading.Event, patience: float = 2.0) -> None:
     """Raise Stop in a thread until it is done. One that is inside a long call of C is left to itself after a while."""
     deadline = time.monotonic() + patience
-    while not done.wait(0.05 if time.monotonic() < deadline else 0) and time.monotonic() < deadline:
+    while not done.is_set() and time.monotonic() < deadline:
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(Stop))
+        done.wait(0.4)  # it may have something to clean up

@@ -320,7 +320,7 @@ class TestMisdeeds:
             (
                 "02.simple_loss",
                 lambda denoise, x0, noise, t, schedule: (torch.rand_like(x0) - x0).square().mean(),
-                "it draws random numbers of its own; use what it is given",
+                "it draws random numbers of its own, or a part",
             ),
             (
                 "02.simple_loss",

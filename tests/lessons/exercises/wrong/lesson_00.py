@@ -127,6 +127,6 @@ WRONG = {
         ("Diffusers does that", as_in_diffusers),
         ("is a `return` missing", without_return),
         ("it must be (3, 4, 5, 6)", of_the_first_picture),
-        ("the prediction with words alone", scale_forgotten),
+        ("guidance_scale has no effect", scale_forgotten),
     ],
 }
