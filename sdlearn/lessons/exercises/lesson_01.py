@@ -34,7 +34,7 @@ def jumps(generator: torch.Generator) -> Iterator[Case]:
     """
     for words, config, shape, t in (
         ("scaled_linear, t = 700 for all pictures", SCALED, (2, 3, 5, 4), 700),
-        ("linear, a t for each of three, [1, 250, 999]", LINEAR, (3, 3), [1, 250, 999]),
+        ("linear, a t for each of three, [0, 250, 999]", LINEAR, (3, 3), [0, 250, 999]),
         ("cosine, a t for each of two, [40, 600]", COSINE, (2, 4, 3, 2), [40, 600]),
         ("scaled_linear, t = 0, the first step", SCALED, (2, 1, 3), 0),
         ("a schedule of 7 steps, one picture, t = [6], the last", SHORT, (1, 2, 1), [6]),
@@ -82,7 +82,7 @@ def betas(generator: torch.Generator) -> Iterator[Case]:
     """betas (T,) of several lengths."""
     for n in (3, 7, 20):
         yield Case(f"{n} random betas", torch.rand(n, generator=generator) * 0.3 + 0.02)
-    yield Case("two equal betas, the fewest", torch.full((2,), 0.1))
+    yield Case("two equal betas, the fewest", torch.full((2,), 0.4))
 
 
 EXERCISES = (
