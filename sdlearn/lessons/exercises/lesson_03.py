@@ -31,7 +31,7 @@ def arrows(generator: torch.Generator) -> Iterator[Case]:
 def predictions(generator: torch.Generator) -> Iterator[Case]:
     """A prediction and x_t (B, ...), t for all or one for each, and schedules of all prediction types."""
     for words, shape, t, kind in (
-        ("a network that predicts the noise, t = 700", (3, 4, 5, 6), 700, "epsilon"),
+        ("three points in the plane, a network that predicts the noise, t = 700", (3, 2), 700, "epsilon"),
         ("a network that predicts v, t = 999, the last timestep", (2, 1, 3, 7), 999, "v_prediction"),
         ("a network that predicts x_0, t = 0, the first timestep", (4, 2), 0, "sample"),
         ("a t for each of the batch", (3, 4, 5, 6), torch.tensor([999, 40, 0]), "epsilon"),
