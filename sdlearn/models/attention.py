@@ -18,7 +18,7 @@ def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None = None) ->
     (B, N, T, D), (B, N, S, D) -> (B, N, T, S). `mask` is added to the logits: 0 where a query may look, −inf where it
     must not.
     """
-    logits = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5  # (B, N, T, S)
+    logits = query @ key.mT * query.shape[-1] ** -0.5  # (B, N, T, S)
     if mask is not None:
         logits = logits + mask
     return logits.softmax(dim=-1)
@@ -58,24 +58,25 @@ class Attention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
     def split_heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, T, C) -> (B, N, T, D)
+        """(B, T, C) -> (B, N, T, D), C = N·D. Head 0 gets the first D channels, head 1 the next D, and so on."""
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """(B, T, C), (B, S, K) -> (B, T, C)."""
+        """(B, T, C), (B, S, K) -> (B, T, C). Without a context, x itself takes its place."""
         context = x if context is None else context
         query = self.split_heads(self.to_q(x))  # (B, T, C) -> (B, N, T, D)
         key = self.split_heads(self.to_k(context))  # (B, S, K) -> (B, N, S, D)
         value = self.split_heads(self.to_v(context))  # (B, S, K) -> (B, N, S, D)
-        if self.upcast:
-            query, key = (one.to(torch.promote_types(one.dtype, torch.float32)) for one in (query, key))
         out = self.attend(query, key, value)  # (B, N, T, D)
         return self.to_out[0](out.transpose(1, 2).flatten(2))  # (B, N, T, D) -> (B, T, C)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """`attention`, step by step while the weights are recorded: the fused kernel never returns them."""
+        if self.upcast:
+            query, key = (one.to(torch.promote_types(one.dtype, torch.float32)) for one in (query, key))
         if self.maps is None:
             return attention(query, key, value)
-        weights = attention_weights(query, key)
+        weights = attention_weights(query, key)  # (B, N, T, S)
         self.maps.append(weights.detach())
         return weights.to(value.dtype) @ value
 
