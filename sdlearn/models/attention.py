@@ -15,8 +15,8 @@ from torch import Tensor, nn
 def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None = None) -> Tensor:
     """softmax(QKᵀ / √D): how much each query looks at each key. Rows sum to 1.
 
-    (B, N, T, D), (B, N, S, D) -> (B, N, T, S). `mask` is added to the logits: 0 where a query may look, −inf where it
-    must not.
+    (B, N, T, D), (B, N, S, D) -> (B, N, T, S). `mask`, (T, S) or of a shape that broadcasts with the
+    logits, is added to them: 0 where a query may look, −inf where it must not.
     """
     logits = query @ key.mT * query.shape[-1] ** -0.5  # (B, N, T, S)
     if mask is not None:
@@ -82,7 +82,10 @@ class Attention(nn.Module):
 
 
 class GEGLU(nn.Module):
-    """A linear layer, half of its output gated by GELU of the rest ("GLU Variants", arXiv 2002.05202, equation 5)."""
+    """A linear layer, half of its output gated by GELU of the rest.
+
+    Source: "GLU Variants Improve Transformer" (arXiv 2002.05202, equation 5).
+    """
 
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__()
@@ -110,9 +113,10 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, cross-attention to the text, feed-forward; each normalised before and added to its input.
-    With `only_cross_attention` the first attention looks at the text as well, in place of the picture itself: the
-    upscaler has far too many pixels to compare each with every other.
+    """Self-attention, cross-attention to the text, feed-forward; each looks at a normalised x, and is added to x.
+
+    With `only_cross_attention` the first attention looks at the text as well, in place of the picture
+    itself: the upscaler has far too many pixels to compare each with every other.
     """
 
     def __init__(
