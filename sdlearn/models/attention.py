@@ -113,7 +113,7 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, cross-attention to the text, feed-forward; each looks at a normalised x, and is added to x.
+    """Self-attention, cross-attention to the text, feed-forward: each is x + layer(norm(x)).
 
     With `only_cross_attention` the first attention looks at the text as well, in place of the picture
     itself: the upscaler has far too many pixels to compare each with every other.
