@@ -74,4 +74,9 @@ SURVIVORS: dict[str, dict[str, list[str]]] = {
             *changes("yield Step(i + 1, timesteps[i + 1], x, x0)", ("timesteps[i + 1]", "timesteps[i + 2]")),
         ],
     },
+    "05.encode_pictures": {
+        "there are always as many generators as pictures": changes(
+            "alone = zip(pictures.split(1), generator, strict=True)", ("strict=True", "strict=False")
+        ),
+    },
 }
