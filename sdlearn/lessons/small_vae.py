@@ -4,8 +4,8 @@ Stable Diffusion's autoencoder keeps a map of latents, and each of them knows it
 becomes one short vector, as in "Auto-Encoding Variational Bayes" (arXiv 1312.6114).
 """
 
+import math
 from collections.abc import Callable
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,42 +18,32 @@ SIDE = 32  # pixels
 SUBJECTS = ("penguin", "red apple", "sun", "tropical fish", "house", "tree", "car", "pumpkin")
 
 
-class Autoencoding(Protocol):
-    """What `train_scenes` trains."""
-
-    def encode(self, image: Tensor) -> Gaussian: ...
-
-    def decode(self, latents: Tensor) -> Tensor: ...
-
-    def parameters(self) -> list[nn.Parameter]: ...
-
-
 class SmallAutoencoder(nn.Module):
-    """Four convolutions down to the Gaussian of a vector of some numbers, four up again. Shapes as in `Autoencoder`.
+    """Three layers down to the Gaussian of a vector of some numbers, three up again. Shapes as in `Autoencoder`.
 
     gaussian: the class of what `encode` returns.
     """
 
-    def __init__(self, numbers: int, width: int = 32, gaussian: type[Gaussian] = Gaussian) -> None:
+    def __init__(self, numbers: int, width: int = 512, gaussian: type[Gaussian] = Gaussian) -> None:
         super().__init__()
-        self.gaussian = gaussian
+        self.gaussian, pixels = gaussian, (3, SIDE, SIDE)
         self.encoder = nn.Sequential(
-            nn.Conv2d(3, width, 4, stride=2, padding=1),  # 32 -> 16 pixels
+            nn.Flatten(),  # (B, 3, 32, 32) -> (B, 3072)
+            nn.Linear(math.prod(pixels), width),
             nn.SiLU(),
-            nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),  # -> 8
+            nn.Linear(width, width // 2),
             nn.SiLU(),
-            nn.Conv2d(2 * width, 4 * width, 4, stride=2, padding=1),  # -> 4
-            nn.SiLU(),
-            nn.Conv2d(4 * width, 2 * numbers, 4),  # -> 1: a mean and a log-variance for each number
+            nn.Linear(width // 2, 2 * numbers),  # a mean and a log-variance for each number
+            nn.Unflatten(1, (2 * numbers, 1, 1)),
         )
         self.decoder = nn.Sequential(
-            nn.ConvTranspose2d(numbers, 4 * width, 4),  # 1 -> 4 pixels
+            nn.Flatten(),  # (B, numbers, 1, 1) -> (B, numbers)
+            nn.Linear(numbers, width // 2),
             nn.SiLU(),
-            nn.ConvTranspose2d(4 * width, 2 * width, 4, stride=2, padding=1),  # -> 8
+            nn.Linear(width // 2, width),
             nn.SiLU(),
-            nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1),  # -> 16
-            nn.SiLU(),
-            nn.ConvTranspose2d(width, 3, 4, stride=2, padding=1),  # -> 32
+            nn.Linear(width, math.prod(pixels)),
+            nn.Unflatten(1, pixels),
         )
 
     def encode(self, image: Tensor) -> Gaussian:
@@ -76,12 +66,12 @@ def vae_loss(image: Tensor, again: Tensor, gaussian: Gaussian, kl_weight: float)
 
 
 def train_scenes(
-    network: Autoencoding,
+    network: SmallAutoencoder,
     pictures: Tensor,
     kl_weight: float,
     steps: int,
     batch_size: int = 64,
-    learning_rate: float = 2e-3,
+    learning_rate: float = 1e-3,
     seed: int = 0,
     loss: Callable[..., Tensor] = vae_loss,
 ) -> list[float]:
