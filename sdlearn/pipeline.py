@@ -29,10 +29,10 @@ from sdlearn.tokenizer import Tokenizer
 def encode_pictures(
     autoencoder: Autoencoder, pictures: Tensor, generator: torch.Generator | list[torch.Generator] | None = None
 ) -> Tensor:
-    """Pictures (B, 3, H, W) in [−1, 1] to latents (B, C, H/f, W/f), scaled to a standard deviation of about 1.
+    """Pictures (B, 3, H, W) in [−1, 1] to latents (B, C, H/f, W/f), scaled to a spread of about 1.
 
-    They are the most likely ones or, with a generator, a random sample. A list has one generator for each picture,
-    which then depends on no other. This is the only place where the scaling factor is applied.
+    They are the most likely ones or, with a generator, a random sample. A list has one generator
+    for each picture, which then depends on no other. Only here is the scaling factor applied.
     """
     if isinstance(generator, list):
         alone = zip(pictures.split(1), generator, strict=True)

@@ -1,6 +1,7 @@
 """Latents as a file: rounded, and packed without further loss. How long it is, is what the KL measures."""
 
 import lzma
+import math
 
 import torch
 from torch import Tensor
@@ -13,9 +14,11 @@ PACKER = [{"id": lzma.FILTER_LZMA1, "preset": 9, "lc": 0, "lp": 0, "pb": 0}]  # 
 def round_means(gaussian: Gaussian) -> tuple[Tensor, Tensor]:
     """The means as multiples of a step: whole numbers (B, C, H, W), and the steps (C, H, W), the same for all pictures.
 
-    A step is √12 times the standard deviation. Rounding then errs by as much as the Gaussian's noise does.
+    A step is √12 times the standard deviation that is typical at its place, the geometric mean over the pictures: an
+    error spread evenly over such a step is as large as the Gaussian's noise.
     """
-    step = (12 * gaussian.logvar.exp().mean(dim=0)).sqrt()  # (B, C, H, W) -> (C, H, W)
+    std = (0.5 * gaussian.logvar.mean(dim=0)).exp()  # (B, C, H, W) -> (C, H, W)
+    step = math.sqrt(12) * std
     return (gaussian.mean / step).round(), step
 
 

@@ -57,9 +57,9 @@ class SmallAutoencoder(nn.Module):
 
 
 def vae_loss(image: Tensor, again: Tensor, gaussian: Gaussian, kl_weight: float) -> Tensor:
-    """The squared error plus kl_weight · KL, both summed over a picture's numbers. The mean over the pictures.
+    """Squared error plus kl_weight · KL, both sums over a picture's numbers; then the mean over B.
 
-    image, again: (B, 3, H, W), the original and the reconstruction. `gaussian.kl()` is the KL of each picture, (B,).
+    image, again: (B, 3, H, W), the original and the reconstruction. gaussian.kl() is (B,).
     """
     error = (again - image).square().sum(dim=(1, 2, 3))  # (B, 3, H, W) -> (B,)
     return (error + kl_weight * gaussian.kl()).mean()

@@ -42,7 +42,7 @@ def test_it_learns_and_repeats_itself() -> None:
     pictures = small_scenes(64)
     assert pictures.shape == (64, 3, SIDE, SIDE) and pictures.min() >= -1 and pictures.max() <= 1
     runs = [train_scenes(small(), pictures, kl_weight=1.0, steps=40, batch_size=16) for _ in range(2)]
-    assert runs[0] == runs[1] and sum(runs[0][-5:]) < 0.7 * sum(runs[0][:5])
+    assert runs[0] == runs[1] and sum(runs[0][-5:]) < 0.9 * sum(runs[0][:5])
 
 
 def test_without_a_weight_there_is_no_noise() -> None:
