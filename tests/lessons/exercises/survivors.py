@@ -76,6 +76,11 @@ SURVIVORS: dict[str, dict[str, list[str]]] = {
             *changes("yield Step(i + 1, timesteps[i + 1], x, x0)", ("timesteps[i + 1]", "timesteps[i + 2]")),
         ],
     },
+    "05.encode_pictures": {
+        "there are always as many generators as pictures": changes(
+            "alone = zip(pictures.split(1), generator, strict=True)", ("strict=True", "strict=False")
+        ),
+    },
     "08.split_heads": {
         EITHER_WAY: changes(
             "return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)", ("transpose(1, 2)", "transpose(2, 1)")
