@@ -178,12 +178,12 @@ class ScheduleConfig(Config):
 
 
 def make_betas(config: ScheduleConfig) -> Tensor:
-    """The variances beta_t of the forward steps, float32, (T,), with Diffusers' order of operations: equal bits.
+    """The variances beta_t of the forward steps, (T,).
 
-    "linear": Ho et al. 2020, section 4. "scaled_linear": linear in sqrt(beta), Rombach et al. 2022.
+    "linear": Ho et al. 2020, section 4. "scaled_linear": linear in sqrt(beta), from the code of Rombach et al. 2022.
     "squaredcos_cap_v2": the cosine schedule, Nichol & Dhariwal 2021, equation 17, betas capped at 0.999.
     """
-    n = config.num_train_timesteps
+    n = config.num_train_timesteps  # below, float32 and Diffusers' order of operations: equal bits
     if config.beta_schedule == "linear":
         betas = torch.linspace(config.beta_start, config.beta_end, n, dtype=torch.float32)
     elif config.beta_schedule == "scaled_linear":
