@@ -73,9 +73,10 @@ def ddpm(
     generator: torch.Generator | list[torch.Generator] | None = None,
     project: Project | None = None,
 ) -> Iterator[Step]:
-    """Ancestral sampling: algorithm 2 of DDPM (Ho et al. 2020), on any grid. The variance is that of equation 7.
+    """Ancestral sampling: algorithm 2 of DDPM (Ho et al. 2020), on any grid.
 
-    x: noise (B, ...). Draws noise from `generator` in each step but the last. Raises ValueError without one.
+    x: noise (B, ...). The variance is that of DDPM's equation 7. Each step but the last
+    adds noise: `draw_noise` draws it from `generator`, and raises ValueError without one.
     """
     timesteps = [*grid.timesteps.tolist(), -1]  # below 0 is the end
     for i, t in enumerate(timesteps[:-1]):

@@ -290,10 +290,11 @@ class Schedule:
         return self.velocity(x0, noise, t)
 
     def posterior(self, x0: Tensor, x: Tensor, t: int, previous: int) -> tuple[Tensor, Tensor]:
-        """q(x_previous given x_t, x_0), a Gaussian: its mean (B, ...) and its variance, a scalar on the CPU.
+        """The Gaussian q(x_previous given x_t, x_0): its mean (B, ...), and its variance.
 
-        DDPM, equations 6 and 7, for any two timesteps t > previous. A `previous` below 0 is the end: the mean is x_0
-        and the variance 0. Raises ValueError when t is not a timestep, or previous is not below it.
+        DDPM's equations 6 and 7, for any two timesteps t > previous. A `previous` below
+        0 is the end: there the mean is x_0 and the variance 0. The variance is a scalar
+        on the CPU. Raises ValueError when `previous` is not below t.
         """
         if previous >= t:
             raise ValueError(f"previous = {previous}, must be below t = {t}")
@@ -313,7 +314,7 @@ class Schedule:
         return self.x0_at(prediction, x, *self.rates(t, x))
 
     def x0_at(self, prediction: Tensor, x: Tensor, signal_rate: Tensor | float, noise_rate: Tensor | float) -> Tensor:
-        """`to_x0` for given rates, for solvers whose noise levels lie between timesteps, or are set by sigmas."""
+        """`to_x0` for given rates: some solvers' noise levels lie between timesteps."""
         if self.config.prediction_type == "epsilon":
             # Pure noise (rate 0, zero SNR) holds no information about x_0; 2**-12 keeps the result finite.
             return (x - noise_rate * prediction) / (signal_rate + 2**-12 * (signal_rate == 0))
@@ -348,9 +349,10 @@ class Schedule:
 def simple_loss(
     denoise: Callable[[Tensor, Tensor], Tensor], x0: Tensor, noise: Tensor, t: Tensor, schedule: Schedule
 ) -> Tensor:
-    """The mean of (target - prediction)², the loss that diffusion models learn with. DDPM, equation 14.
+    """The mean of (target - prediction)², which diffusion models learn with. DDPM, eq. 14.
 
-    x0 and noise (B, ...), t a LongTensor (B,); denoise(x, t) returns the network's prediction (B, ...).
+    x0 and noise (B, ...), t a LongTensor (B,). denoise(x, t) returns the network's
+    prediction (B, ...).
     """
     x = schedule.add_noise(x0, noise, t)
     return (denoise(x, t) - schedule.target(x0, noise, t)).square().mean()

@@ -45,11 +45,14 @@ def inputs_in_words(signature: inspect.Signature, instead_of_self: str = "self")
 
 
 def misdeed(ours: list[Run], theirs: Reference) -> str | None:
-    """What the answer should not do, though it computes the right values: the first of the cases' misdeeds."""
+    """What the answer should not do, though it computes the right values: the first of the cases' misdeeds.
+
+    A loop that goes on past the grid calls the network too often as well; of that its steps tell more.
+    """
     for mine, run in zip(ours, theirs.runs, strict=True):
         if mine.misdeeds:
             return mine.misdeeds[0]
-        if mine.calls > run.calls:
+        if mine.calls > run.calls and not getattr(mine.output, "cut", False):
             return f"it calls the network {mine.calls} times, but {run.calls} is enough; each call is expensive"
     return None
 
