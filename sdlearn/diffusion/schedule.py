@@ -322,13 +322,13 @@ class Schedule:
             return prediction
         return signal_rate * x - noise_rate * prediction
 
-    def x0_at_sigma(self, prediction: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+    def x0_at_sigma(self, prediction: Tensor, x: Tensor, sigma: Tensor | float) -> Tensor:
         """`to_x0` for x = x_0 + sigma · epsilon, the coordinates of Euler's and Heun's methods. sigma is a scalar."""
         if self.config.prediction_type == "epsilon":
             return x - sigma * prediction
         if self.config.prediction_type == "sample":
             return prediction
-        return x / (sigma**2 + 1) - sigma / (sigma**2 + 1).sqrt() * prediction
+        return x / (sigma**2 + 1) - sigma / (sigma**2 + 1) ** 0.5 * prediction
 
     def to_epsilon(self, prediction: Tensor, x: Tensor, t: int | Tensor) -> Tensor:
         """The noise epsilon that the network's prediction at x = x_t means. Inverts DDPM equation 4."""
