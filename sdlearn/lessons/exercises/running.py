@@ -26,8 +26,8 @@ GLOBAL_SEEDS = (7919, 104729)  # of the global random numbers, which no answer m
 PRINTED = 10_000  # characters of what an answer prints are kept
 
 
-class TimeIsUp(Exception):
-    """The answer ran longer than its time limit."""
+class TimeIsUp(BaseException):
+    """The answer ran longer than its time limit. Not an Exception, so that it isn't taken for one of the answer's."""
 
 
 class Stop(BaseException):
@@ -268,6 +268,21 @@ def set_global_seeds(seed: int) -> None:
     torch.default_generator.manual_seed(seed)
     np.random.seed(seed)  # noqa: NPY002
     random.seed(seed)
+
+
+class Clock:
+    """The seconds that an answer has for all its runs together. Between them it stands still."""
+
+    def __init__(self, seconds: float) -> None:
+        self.left = seconds
+
+    def run(self, work: Callable[[], Any]) -> Any:
+        """The result of work(). Raises TimeIsUp when no time is left, or whatever work() raises."""
+        started = time.monotonic()
+        try:
+            return in_time(work, self.left)
+        finally:
+            self.left = max(0.0, self.left - (time.monotonic() - started))
 
 
 def in_time(work: Callable[[], Any], seconds: float) -> Any:
