@@ -17,7 +17,7 @@ import torch
 from sdlearn.lessons.exercises import compare, source
 from sdlearn.lessons.exercises.bugs import hint, hint_for_error
 from sdlearn.lessons.exercises.exercise import Exercise
-from sdlearn.lessons.exercises.habits import about, habit, misdeed, own_randomness, wrong_inputs
+from sdlearn.lessons.exercises.habits import about, habit, hidden_draw, misdeed, own_randomness, wrong_inputs
 from sdlearn.lessons.exercises.reference import (
     Reference,
     first_difference,
@@ -105,7 +105,7 @@ def judge(exercise: Exercise, mine: Any, theirs: Reference, clock: Clock) -> Ver
             named = spoilt or hint(exercise, ours)
             named = named or clock.run(lambda: own_randomness(exercise, mine, ours, theirs))
             return Verdict("✘", named or misdeed(ours, theirs) or habit(exercise, mine, ours, theirs) or wrong)
-        if wrong := misdeed(ours, theirs):
+        if wrong := misdeed(ours, theirs) or hidden_draw(ours, theirs):
             return Verdict("✘", wrong)
         if not exercise.gradients:
             return CORRECT

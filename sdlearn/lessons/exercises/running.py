@@ -99,7 +99,8 @@ def run_case(exercise: Exercise, part: Any, case: Case, number: int, steps: int 
     if jitter:
         round_off([one for _, one in watched], jitter + number)
     before = [one.detach().clone() for _, one in watched]
-    generators = [(one, one.get_state()) for one in inputs if isinstance(one, torch.Generator)]
+    given = [one for value in inputs for one in (value if isinstance(value, list) else [value])]
+    generators = [(one, one.get_state()) for one in given if isinstance(one, torch.Generator)]
     printed = sys.stdout.count if isinstance(sys.stdout, Beginning) else 0
     output, misdeeds = collect(call_with(exercise, function, inputs), steps)
     changed = [place for (place, one), old in zip(watched, before, strict=True) if not same(one, old)]
