@@ -65,13 +65,16 @@ def spread(output: Any, shaken: list[Any]) -> list[Tensor | None]:
 
 
 def gradients_of(exercise: Exercise, part: Any) -> Iterator[dict[str, Tensor | None]]:
-    """For each case the gradients of the outputs, weighted at random, by the inputs and parameters that are floats."""
+    """For each case the gradients of the outputs, weighted at random, by the inputs and parameters that are floats.
+
+    Inputs that hold infinity, as a mask does, are left out.
+    """
     for number, case in enumerate(cases(exercise), 1):
         function, inputs = prepare(exercise, part, case, number)
         names = call_names(exercise, inputs)
         found: dict[str, Tensor] = {}
         for i, value in enumerate(inputs):
-            if isinstance(value, Tensor) and value.is_floating_point():
+            if isinstance(value, Tensor) and value.is_floating_point() and value.isfinite().all():
                 found[names[i]] = leaf = value.detach().clone().requires_grad_()
                 inputs[i] = leaf.clone()  # not a leaf: the answer may change its inputs in place
         if isinstance(function, nn.Module):

@@ -97,6 +97,7 @@ def run_case(exercise: Exercise, part: Any, case: Case, number: int, steps: int 
     if jitter:
         round_off([one for _, one in watched], jitter + number)
     before = [one.detach().clone() for _, one in watched]
+    lists = [(name, one, list(one)) for name, one in zip(names, inputs, strict=True) if isinstance(one, list)]
     generators = [(one, one.get_state()) for one in inputs if isinstance(one, torch.Generator)]
     printed = sys.stdout.count if isinstance(sys.stdout, Beginning) else 0
     output, misdeeds = collect(call_with(exercise, function, inputs), steps)
@@ -104,6 +105,9 @@ def run_case(exercise: Exercise, part: Any, case: Case, number: int, steps: int 
         if not same(one, old):
             misdeeds.insert(0, f"it changes {place}, one of its inputs, in place; work on a copy: {place}.clone()")
             break
+    for name, one, old in lists:
+        if len(one) != len(old) or any(a is not b for a, b in zip(one, old, strict=True)):
+            misdeeds.insert(0, f"it changes {name}, one of its inputs, in place; work on a copy: list({name})")
     drew = any(not torch.equal(one.get_state(), state) for one, state in generators)
     printed = isinstance(sys.stdout, Beginning) and sys.stdout.count > printed
     return Run(output, sum(one.calls for one in networks), misdeeds, drew, printed)

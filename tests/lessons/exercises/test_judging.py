@@ -67,7 +67,7 @@ def test_one_plain_line_is_printed(registered: Path, capsys: pytest.CaptureFixtu
         (lambda u, c, s: (u, c), "it returns 2 values (a tensor, a tensor), but it must return a tensor"),
         (lambda u, c, s: [1, 2, 3, 4], "it returns 4 values (each a number), but it must return a tensor"),
         (lambda u, c, s: 1.0, "the shape is (), but it must be (3, 4, 5, 6) (case 1: guidance_scale = 3.5)"),
-        (lambda u, c, s: "u", "it returns a value of type str, but it must return a tensor"),
+        (lambda u, c, s: "u", "it returns 'u', but it must return a tensor"),
         (lambda u, c, s: torch.lerp(u, c, s).mean(), "the shape is (), but it must be (3, 4, 5, 6) (case 1"),
         (lambda u, c, s: torch.lerp(u, c, s).int(), "the dtype is torch.int32, but it must be torch.float32 (case 1"),
         (lambda u, c, s: u[99], "IndexError: index 99 is out of bounds"),
