@@ -305,7 +305,7 @@ def most_frequent_pair(words: Iterable[tuple[list[str], int]]) -> Pair | None:
 
     words: tokens, and how often this word occurs. Of equally frequent pairs it is the first in alphabetical order.
     """
-    frequency: Counter[Pair] = Counter()
+    frequency = Counter()
     for tokens, count in words:
         for pair in pairwise(tokens):
             frequency[pair] += count
@@ -314,7 +314,7 @@ def most_frequent_pair(words: Iterable[tuple[list[str], int]]) -> Pair | None:
 
 def merge_pair(tokens: list[str], pair: Pair) -> list[str]:
     """The tokens of a word in which every occurrence of `pair`, from left to right, has become one token."""
-    merged: list[str] = []
+    merged = []
     for token in tokens:
         merged.append(token)
         if tuple(merged[-2:]) == pair:

@@ -3,7 +3,7 @@
 import pytest
 
 from sdlearn.evaluation.judge import Judge, JudgeConfig
-from sdlearn.lessons.recorded import epsilon_or_v, read_picture, read_rows
+from sdlearn.lessons.recorded import contrastive, epsilon_or_v, read_picture, read_rows
 
 KINDS = ("epsilon", "v_prediction")
 
@@ -32,3 +32,17 @@ def test_it_goes_on_where_it_was_stopped(tmp_path, monkeypatch) -> None:
     stopped, whole = ((tmp_path / f"{name}.csv").read_text().splitlines() for name in ("stopped", "whole"))
     assert stopped == [whole[0], whole[1], whole[3]] and len(whole) == 5
     assert (tmp_path / "whole.png").stat().st_size > 1000
+
+
+def test_the_contrastive_run_is_what_its_recipe_says() -> None:
+    rows = read_rows("contrastive")
+    every = contrastive.EVERY
+    assert [int(row["step"]) for row in rows] == list(range(every, contrastive.STEPS + 1, every))
+    assert all(0 <= float(row[score]) <= 1 for row in rows for score in ("subject", "color"))
+    assert float(rows[0]["loss"]) > float(rows[4]["loss"]) > float(rows[-1]["loss"])
+
+
+def test_the_contrastive_run_still_runs(tmp_path) -> None:
+    contrastive.record(tmp_path / "short", steps=4, every=2, scenes=3)
+    head, *rows = (tmp_path / "short.csv").read_text().splitlines()
+    assert head == "step,loss,subject,color" and [row.split(",")[0] for row in rows] == ["2", "4"]

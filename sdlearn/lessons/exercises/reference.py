@@ -107,13 +107,18 @@ def first_difference(exercise: Exercise, ours: list[Run], theirs: Reference) -> 
 def first_gradient_difference(
     ours: list[dict[str, Tensor | None]], theirs: list[dict[str, Tensor | None]]
 ) -> str | None:
-    """Where the gradients first differ. If the reference has none, ours can be anything."""
+    """Where the gradients first differ. If the reference has none, ours can be anything.
+
+    One that is a millionth of the largest is rounding: that of a key's bias is 0, since a softmax ignores what it adds.
+    """
     for i, (mine, reference) in enumerate(zip(ours, theirs, strict=True), 1):
+        largest = max((one.abs().max().item() for one in reference.values() if one is not None), default=0.0)
         for name, gradient in reference.items():
             if gradient is None or (mine[name] is None and not gradient.any()):
                 continue
             if mine[name] is None:
                 return f"no gradient reaches {name} (case {i}): something on the way cuts it off"
-            if text := compare.other_value(mine[name].detach(), gradient.detach()):
+            rounding = torch.full(gradient.shape, 1e-6 * largest / compare.SLACK)
+            if text := compare.other_value(mine[name].detach(), gradient.detach(), rounding):
                 return f"the gradients for {name} differ in case {i} {text}"
     return None

@@ -74,4 +74,10 @@ SURVIVORS: dict[str, dict[str, list[str]]] = {
             *changes("yield Step(i + 1, timesteps[i + 1], x, x0)", ("timesteps[i + 1]", "timesteps[i + 2]")),
         ],
     },
+    "07.contrastive_loss": {
+        "shapes that are refused are not among the cases": [
+            "check_pairs(image_features, text_features, same)  →  image_features",
+            "check_pairs(image_features, text_features, same)  →  check_pairs(text_features, image_features, same)",
+        ],
+    },
 }

@@ -30,6 +30,7 @@ from sdlearn.lessons.exercises.exercise import Exercise
 from sdlearn.lessons.exercises.hints import Bug
 from sdlearn.lessons.exercises.judge import CORRECT, NOT_WRITTEN, THE_PACKAGE_S, assess
 from sdlearn.lessons.exercises.running import run_cases
+from sdlearn.tokenizer import merge_pair
 
 COMBINE, EULER = EXAMPLES["00.combine"], EXAMPLES["04.euler"]
 
@@ -346,6 +347,14 @@ class TestMisdeeds:
             return x.copy_(after), x0
 
         assert without(EULER, looped(spoils)).startswith("it changes x, one of its inputs, in place")
+
+    def test_a_list_in_place(self) -> None:
+        def spoils(tokens, pair):  # type: ignore[no-untyped-def]
+            tokens[:] = merge_pair(tokens, pair)
+            return tokens
+
+        said = "it changes tokens, one of its inputs, in place; work on a copy: list(tokens)"
+        assert without(registry.EXERCISES["07.merge_pair"], spoils) == said
 
     def test_yielded_tensors_that_share_memory(self) -> None:
         def euler(denoise, x, grid, schedule, generator=None, project=None):  # type: ignore[no-untyped-def]

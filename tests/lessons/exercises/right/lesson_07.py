@@ -279,12 +279,13 @@ def from_openai(tokenizer, word):
 
 
 def until_nothing_is_left(tokenizer, word):
-    tokens = [one if one in tokenizer.vocab else EOS for one in spell(word)]
+    tokens, rank = [one if one in tokenizer.vocab else EOS for one in spell(word)], tokenizer.rank
     while True:
-        ranked = [(tokenizer.rank[pair], i) for i, pair in enumerate(zip(tokens, tokens[1:], strict=False)) if pair in tokenizer.rank]
+        pairs = list(zip(tokens, tokens[1:], strict=False))
+        ranked = sorted((rank[pair], i) for i, pair in enumerate(pairs) if pair in rank)
         if not ranked:
             return tokens
-        i = sorted(ranked)[0][1]
+        i = ranked[0][1]
         tokens[i] = tokens[i] + tokens.pop(i + 1)
 
 

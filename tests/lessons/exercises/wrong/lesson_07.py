@@ -317,8 +317,9 @@ def no_unknown_letters(tokenizer, word):
 def never_ends(tokenizer, word):
     tokens = spell(word)
     while len(tokens) > 1:
-        rank, i = min((tokenizer.rank.get(pair, 1e9), i) for i, pair in enumerate(zip(tokens, tokens[1:], strict=False)))
-        if rank < 1e9:
+        ranks = [tokenizer.rank.get(pair, 1e9) for pair in zip(tokens, tokens[1:], strict=False)]
+        i = ranks.index(min(ranks))
+        if ranks[i] < 1e9:
             tokens[i : i + 2] = [tokens[i] + tokens[i + 1]]
     return tokens
 
