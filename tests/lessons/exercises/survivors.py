@@ -8,10 +8,12 @@ BETAS = "betas = torch.tensor([min(1 - f[i + 1] / f[i], 0.999) for i in range(n)
 F = "f = [math.cos((i / n + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(n + 1)]"
 RATES = "signal_rates = torch.cumprod(1 - betas, dim=0).sqrt()"
 SCALED = "alphas_cumprod = ((signal_rates - final) * (first / (first - final))) ** 2"
+JOINED = "return self.to_out[0](out.transpose(1, 2).flatten(2))"
 BACK = "x = previous.sqrt() * x0 + (1 - previous - sigma ** 2).clamp(min=0).sqrt() * epsilon"
 
 SAME_NUMBER = "a tensor of one whole number is used as the number"
 OTHER_DEVICE = "it matters only where x is on another device than the generator"
+EITHER_WAY = "two dimensions are exchanged in either order"
 TWICE = "the second entry of a step is the first of the next step"
 
 
@@ -74,10 +76,26 @@ SURVIVORS: dict[str, dict[str, list[str]]] = {
             *changes("yield Step(i + 1, timesteps[i + 1], x, x0)", ("timesteps[i + 1]", "timesteps[i + 2]")),
         ],
     },
+    "05.encode_pictures": {
+        "there are always as many generators as pictures": changes(
+            "alone = zip(pictures.split(1), generator, strict=True)", ("strict=True", "strict=False")
+        ),
+    },
     "07.contrastive_loss": {
         "shapes that are refused are not among the cases": [
             "check_pairs(image_features, text_features, same)  →  image_features",
             "check_pairs(image_features, text_features, same)  →  check_pairs(text_features, image_features, same)",
         ],
+    },
+    "08.split_heads": {
+        EITHER_WAY: changes(
+            "return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)", ("transpose(1, 2)", "transpose(2, 1)")
+        ),
+    },
+    "08.cross_attention": {
+        EITHER_WAY: changes(JOINED, ("transpose(1, 2)", "transpose(2, 1)")),
+        "the list has one entry, which is the first and the last": changes(
+            JOINED, ("to_out[0]", "to_out[0 - 1]"), ("to_out[0]", "to_out[-1]")
+        ),
     },
 }

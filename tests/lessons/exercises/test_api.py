@@ -49,6 +49,16 @@ class TestPart:
         snr = ex.part("01.snr")(Schedule(ScheduleConfig()), 500)
         assert snr.dtype == torch.float32 and snr.shape == ()
 
+    def test_a_number_among_several_results_becomes_a_tensor(self) -> None:
+        def posterior(schedule, x0, x, t, previous):  # type: ignore[no-untyped-def]
+            mean, variance = Schedule.posterior(schedule, x0, x, t, previous)
+            return mean, 0 if previous < 0 else variance.item()
+
+        ex.check("02.posterior", posterior)
+        for previous in (20, -1):
+            mean, variance = ex.part("02.posterior")(Schedule(ScheduleConfig()), *torch.randn(2, 3), 40, previous)
+            assert mean.shape == (3,) and variance.dtype == torch.float32 and variance.shape == ()
+
 
 def test_case(capsys: pytest.CaptureFixture[str]) -> None:
     inputs = ex.case("04.ddim", 2)
