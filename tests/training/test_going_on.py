@@ -56,7 +56,7 @@ def test_muon_goes_on_with_the_same_bits(init: Path, tmp_path: Path) -> None:
         recipe = make_recipe(init, optimizer="muon", steps=steps)
         run(AutoencoderTask(recipe), recipe.training, tmp_path / folder, progress=False)
     once, twice = load(tmp_path / "once"), load(tmp_path / "twice")
-    assert len(once["optimizer"]["muon"]["state"]) > 10  # it has its part in the work
+    assert len(once["optimizer"]["momentum"]) > 10  # it has its part in the work
     assert_same(twice, once)
 
 

@@ -4,9 +4,11 @@ import copy
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from sdlearn.training.muon import MuonAdamW
+from sdlearn.training.muon import MuonAdamW, orthogonalize
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -22,33 +24,43 @@ def muon(model: nn.Module) -> MuonAdamW:
 
 
 def backward(model: nn.Module, step: int) -> None:
-    x = torch.randn(2, 3, 6, 5, generator=torch.Generator().manual_seed(step))
+    x = torch.randn(2, 3, 6, 5, generator=torch.Generator().manual_seed(step)).to(next(model.parameters()).dtype)
     model.zero_grad()
     model(x).square().mean().backward()
 
 
-def rows(weight: Tensor, layout: torch.memory_format) -> Tensor:
-    """A weight as the matrix that Muon sees, a copy."""
-    if weight.ndim == 4 and layout == torch.channels_last:
-        weight = weight.permute(0, 2, 3, 1)
-    return weight.detach().flatten(1).clone()
-
-
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-def test_each_layer_moves_as_torch_moves_its_matrix(layout: torch.memory_format) -> None:
-    model = network(layout)
+def test_each_layer_moves_as_torch_moves_its_matrix(
+    layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Tensor, "bfloat16", Tensor.clone)  # torch's Muon rounds here; exact, it must be ours
+    model = network(layout).double()
     optimizer = muon(model)
     weights = [model[i].weight for i in (0, 2, 4)]
-    matrices = [nn.Parameter(rows(weight, layout)) for weight in weights]
+    matrices = [nn.Parameter(weight.detach().flatten(1).clone()) for weight in weights]
     reference = torch.optim.Muon(matrices, 0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
     for step in range(3):
         backward(model, step)
         for matrix, weight in zip(matrices, weights, strict=True):
-            matrix.grad = rows(weight.grad, layout)
+            matrix.grad = weight.grad.flatten(1).clone()
         reference.step()
         optimizer.step()
         for matrix, weight in zip(matrices, weights, strict=True):
-            assert torch.equal(rows(weight, layout), matrix.detach())
+            assert torch.allclose(weight.flatten(1), matrix, rtol=0, atol=1e-9)
+
+
+@given(rows=st.integers(1, 12), columns=st.integers(1, 40), seed=st.integers(0, 1000))
+def test_singular_values_come_near_one_and_the_vectors_stay(rows: int, columns: int, seed: int) -> None:
+    matrix = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    after = (left.T @ orthogonalize(matrix) @ right.T).diagonal()
+    assert torch.allclose(left @ after.diag() @ right, orthogonalize(matrix), rtol=0, atol=1e-9)
+    clear = values > values.norm() / 50  # smaller ones need more iterations
+    assert (after[clear] > 0.5).all() and (after < 1.25).all()
+
+
+def test_a_gradient_of_zeros_moves_nothing() -> None:
+    assert not orthogonalize(torch.zeros(3, 5)).any()
 
 
 def test_vectors_move_as_adamw_moves_them() -> None:
@@ -68,7 +80,7 @@ def test_the_first_and_the_last_layer_are_adamws() -> None:
     outer = {name: nn.Conv2d(4, 4, 1) for name in ("conv_in", "conv_out", "quant_conv", "post_quant_conv")}
     model = nn.ModuleDict(outer | {"middle": nn.Linear(4, 5)})
     optimizer = muon(model)
-    assert [matrix.shape for matrix in optimizer.matrices] == [(5, 4)]
+    assert [matrix.shape for matrix in optimizer.inside] == [(5, 4)]
     assert len(optimizer.adamw.param_groups[0]["params"]) == 2 * 4 + 1
 
 
