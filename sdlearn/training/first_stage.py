@@ -1,0 +1,93 @@
+"""What Stable Diffusion's first stage minimises besides the difference of pixels: two more opinions on a picture.
+
+A perceptual distance compares what a network sees in two pictures, and a discriminator tells reconstructions from
+real pictures, patch by patch. Sources: "Taming Transformers for High-Resolution Image Synthesis" (arXiv 2012.09841,
+section 3.1), and "High-Resolution Image Synthesis with Latent Diffusion Models" (arXiv 2112.10752, appendix G).
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from sdlearn.evaluation.judge import Judge, JudgeConfig, load_judge
+
+LARGEST = 1e4  # of the adversarial term's weight
+
+# A classifier of subjects, trained on scenes as they are: it has to see small differences, which the judge, trained on
+# changed ones, forgives.
+PERCEPTUAL = JudgeConfig(widths=(16, 32, 64, 96), augmentation=0, steps=400)
+
+Features = Callable[[Tensor], Sequence[Tensor]]
+
+
+class PerceptualFeatures(nn.Module):
+    """What each layer of a classifier sees in a picture."""
+
+    def __init__(self, judge: Judge) -> None:
+        super().__init__()
+        self.blocks = judge.blocks
+
+    def forward(self, pictures: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) in [−1, 1] -> the outputs of its ReLUs: (B, 16, H/2, W/2), (B, 32, H/4, W/4), ..."""
+        outputs, x = [], pictures
+        for layer in self.blocks:
+            x = layer(x)
+            if isinstance(layer, nn.ReLU):
+                outputs.append(x)
+        return outputs
+
+
+def load_features() -> PerceptualFeatures:
+    """The features for the perceptual distance. The first time they are trained (minutes), and kept like the judge.
+
+    Raises RuntimeError when they must be trained and the packages that draw scenes are missing.
+    """
+    return PerceptualFeatures(load_judge(PERCEPTUAL)).eval().requires_grad_(False)
+
+
+def perceptual_distance(features: Features, one: Tensor, other: Tensor) -> Tensor:
+    """How different two batches of pictures (B, 3, H, W) look to a network: (B,).
+
+    `features` gives for each of its layers a tensor (B, C, h, w). In each layer the channels of a pixel are scaled to
+    a vector of length 1 (one that is all 0 stays so), the squared differences are summed over the channels and averaged
+    over the pixels. The layers are added up. LPIPS (arXiv 1801.03924, section 3) without its learned weights.
+    """
+    distance = one.new_zeros(len(one))
+    for mine, theirs in zip(features(one), features(other), strict=True):
+        difference = F.normalize(mine, dim=1) - F.normalize(theirs, dim=1)  # (B, C, h, w)
+        distance = distance + difference.square().sum(dim=1).mean(dim=(1, 2))
+    return distance
+
+
+def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """The hinge loss of a discriminator: its numbers for real patches shall be above 1, those for fake ones below −1.
+
+    real, fake: its numbers (B, 1, h, w). What is right by more than that costs nothing; else the cost grows in a
+    straight line. The mean of real ones and the mean of fake ones count half each.
+    """
+    return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
+
+
+def adversarial_loss(fake: Tensor) -> Tensor:
+    """What a discriminator's numbers for reconstructions (B, 1, h, w) cost the autoencoder: it wants them high."""
+    return -fake.mean()
+
+
+def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor) -> Tensor:
+    """The weight with which the adversarial loss pulls at the decoder's last layer as hard as the reconstruction loss.
+
+    The ratio of both gradients' lengths, at most LARGEST; no gradient flows through it (arXiv 2012.09841, equation 7).
+    """
+    ours, theirs = (
+        torch.autograd.grad(loss, last_layer, retain_graph=True)[0].norm() for loss in (reconstruction, adversarial)
+    )
+    return (ours / (theirs + 1e-4)).clamp(max=LARGEST)
+
+
+def fixed(network: nn.Module, x: Tensor) -> Tensor:
+    """What a network computes; gradients reach its input, but not its parameters."""
+    parameters = {name: parameter.detach() for name, parameter in network.named_parameters()}
+    return functional_call(network, parameters, (x,))
