@@ -201,4 +201,4 @@ def scaling_factor(autoencoder: Autoencoder, batches: Iterable[Tensor]) -> float
     encoder finds most likely.
     """
     latents = torch.cat([autoencoder.encode(pictures).mode().float().flatten().cpu() for pictures in batches])
-    return 1 / latents.std().item()
+    return 1 / latents.std(correction=0).item()

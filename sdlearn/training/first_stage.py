@@ -14,8 +14,6 @@ from torch.func import functional_call
 
 from sdlearn.evaluation.judge import Judge, JudgeConfig, load_judge
 
-LARGEST = 1e4  # of the adversarial term's weight
-
 # A classifier of subjects, trained on scenes as they are: it has to see small differences, which the judge, trained on
 # changed ones, forgives.
 PERCEPTUAL = JudgeConfig(widths=(16, 32, 64, 96), augmentation=0, steps=400)
@@ -79,12 +77,13 @@ def adversarial_loss(fake: Tensor) -> Tensor:
 def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor) -> Tensor:
     """The weight with which the adversarial loss pulls at the decoder's last layer as hard as the reconstruction loss.
 
-    The ratio of both gradients' lengths, at most LARGEST; no gradient flows through it (arXiv 2012.09841, equation 7).
+    The length of the reconstruction loss's gradient with respect to that layer's weights, over the length of the
+    adversarial loss's plus 1e-4; at most 10,000. No gradient flows through it (arXiv 2012.09841, section 3.1).
     """
     ours, theirs = (
         torch.autograd.grad(loss, last_layer, retain_graph=True)[0].norm() for loss in (reconstruction, adversarial)
     )
-    return (ours / (theirs + 1e-4)).clamp(max=LARGEST)
+    return (ours / (theirs + 1e-4)).clamp(max=1e4)
 
 
 def fixed(network: nn.Module, x: Tensor) -> Tensor:

@@ -2,9 +2,9 @@
 
     make recorded RUN=first_stage
 
-Takes a quarter of an hour on one core, and resumes where it was stopped. All see the same scenes of 20 subjects. First each
-factor is trained equally long with the absolute difference of pixels. Then the autoencoder of factor 8 goes on in three
-ways: with the same loss, with a perceptual distance added, and with a discriminator added to both. How good their
+Takes a quarter of an hour on one core, and resumes where it was stopped. All see the same scenes, of 20 subjects. First
+each factor is trained equally long with the absolute difference of pixels. Then the autoencoder of factor 8 goes on in
+three ways: with the same loss, with a perceptual distance added, and with a discriminator added to both. How good their
 reconstructions of new scenes are is measured in four ways.
 """
 
