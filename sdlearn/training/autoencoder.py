@@ -200,5 +200,5 @@ def scaling_factor(autoencoder: Autoencoder, batches: Iterable[Tensor]) -> float
     batches: of pictures (B, 3, H, W) in [−1, 1], each perhaps of another size. Their latents are those that the
     encoder finds most likely.
     """
-    latents = torch.cat([autoencoder.encode(pictures).mode().float().flatten().cpu() for pictures in batches])
-    return 1 / latents.std(correction=0).item()
+    latents = torch.cat([autoencoder.encode(pictures).mode().flatten() for pictures in batches])
+    return 1 / latents.std().item()

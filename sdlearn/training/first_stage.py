@@ -80,10 +80,12 @@ def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Ten
     The length of the reconstruction loss's gradient with respect to that layer's weights, over the length of the
     adversarial loss's plus 1e-4; at most 10,000. No gradient flows through it (arXiv 2012.09841, section 3.1).
     """
-    ours, theirs = (
-        torch.autograd.grad(loss, last_layer, retain_graph=True)[0].norm() for loss in (reconstruction, adversarial)
-    )
-    return (ours / (theirs + 1e-4)).clamp(max=1e4)
+
+    def pull(loss: Tensor) -> Tensor:
+        (gradient,) = torch.autograd.grad(loss, last_layer, retain_graph=True)
+        return gradient.norm()
+
+    return (pull(reconstruction) / (pull(adversarial) + 1e-4)).clamp(max=1e4)
 
 
 def fixed(network: nn.Module, x: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ def verdicts(generator: torch.Generator) -> Iterator[Case]:
 
 def loss_to_learn_from(part: Callable[..., Tensor], real: Tensor, fake: Tensor) -> Tensor:
     """The loss of numbers that have a gradient. Raises TypeError or ValueError if none reaches them."""
-    real, fake = (1 * one.clone().requires_grad_() for one in (real, fake))
+    real, fake = (one.clone().requires_grad_() for one in (real, fake))
     loss = part(real, fake)
     if not isinstance(loss, Tensor):
         raise TypeError("the loss isn't a tensor, so the discriminator can't learn from it; return it without .item()")
@@ -83,8 +83,8 @@ def halvings(generator: torch.Generator) -> Iterator[Case]:
     """Channels and where to pad, and a picture (B, C, H, W) whose sides are even."""
     for words, arguments, shape in (
         ("the UNet's: padded on every side", (3, True), (2, 3, 6, 8)),
-        ("the autoencoder's: padded at the right and at the bottom", (4, False), (1, 4, 8, 2)),
-        ("the autoencoder's, one channel", {"channels": 1, "symmetric": False}, (3, 1, 2, 4)),
+        ("the autoencoder's: padded at the right and at the bottom", (4, False), (1, 4, 8, 6)),
+        ("the autoencoder's, one channel", {"channels": 1, "symmetric": False}, (3, 1, 4, 6)),
         ("the UNet's, the smallest picture", {"channels": 2}, (1, 2, 2, 2)),
     ):
         yield Case(words, arguments, torch.randn(shape, generator=generator))

@@ -8,6 +8,8 @@ BETAS = "betas = torch.tensor([min(1 - f[i + 1] / f[i], 0.999) for i in range(n)
 F = "f = [math.cos((i / n + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(n + 1)]"
 RATES = "signal_rates = torch.cumprod(1 - betas, dim=0).sqrt()"
 SCALED = "alphas_cumprod = ((signal_rates - final) * (first / (first - final))) ** 2"
+HALVED = "return self.conv(x if self.symmetric else F.pad(x, (0, 1, 0, 1)))"
+LAYERS = "for mine, theirs in zip(features(one), features(other), strict=True):"
 BACK = "x = previous.sqrt() * x0 + (1 - previous - sigma ** 2).clamp(min=0).sqrt() * epsilon"
 
 SAME_NUMBER = "a tensor of one whole number is used as the number"
@@ -73,5 +75,19 @@ SURVIVORS: dict[str, dict[str, list[str]]] = {
             *changes("slope_ahead = (x - x0) / sigmas[i + 1]", ("sigmas[i + 1]", "sigmas[i + 2]")),
             *changes("yield Step(i + 1, timesteps[i + 1], x, x0)", ("timesteps[i + 1]", "timesteps[i + 2]")),
         ],
+    },
+    "06.perceptual_distance": {
+        "both pictures go through the same layers": changes(LAYERS, ("strict=True", "strict=False")),
+        "the distance is the same in either order": changes(
+            LAYERS, ("features(one), features(other)", "features(other), features(one)")
+        ),
+    },
+    "06.scaling_factor": {
+        "a tensor of one number is used as the number": changes("return 1 / latents.std().item()", (".item()", ""))
+    },
+    "06.downsample": {
+        "with even sides a second row or column of zeros is never reached": changes(
+            HALVED, ("(0, 1, 0, 1)", "(0, 2, 0, 1)"), ("(0, 1, 0, 1)", "(0, 1, 0, 2)")
+        ),
     },
 }
