@@ -4,7 +4,6 @@ Stable Diffusion's first stage has two more terms, a perceptual and an adversari
 unless a recipe gives them a weight.
 """
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from sdlearn.training.first_stage import (
     fixed,
     load_features,
     perceptual_distance,
+    scaling_factor,
 )
 from sdlearn.training.loop import TrainConfig, checksum, generator_for
 
@@ -192,13 +192,3 @@ def measure_scaling_factor(autoencoder: Autoencoder, scenes: Scenes, count: int 
     device = next(autoencoder.parameters()).device
     pictures = (to_unit(torch.stack([scenes[index].image for index in batch])).to(device) for batch in batches)
     return round(scaling_factor(autoencoder, pictures), 5)
-
-
-def scaling_factor(autoencoder: Autoencoder, batches: Iterable[Tensor]) -> float:
-    """1 / the standard deviation of all numbers in the latents of some pictures.
-
-    batches: of pictures (B, 3, H, W) in [−1, 1], each perhaps of another size. Their latents are those that the
-    encoder finds most likely.
-    """
-    latents = torch.cat([autoencoder.encode(pictures).mode().flatten() for pictures in batches])
-    return 1 / latents.std().item()

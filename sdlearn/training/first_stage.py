@@ -1,18 +1,21 @@
-"""What Stable Diffusion's first stage minimises besides the difference of pixels: two more opinions on a picture.
+"""What Stable Diffusion's first stage minimises besides the difference of pixels, and the scale of its latents.
 
 A perceptual distance compares what a network sees in two pictures, and a discriminator tells reconstructions from
 real pictures, patch by patch. Sources: "Taming Transformers for High-Resolution Image Synthesis" (arXiv 2012.09841,
 section 3.1), and "High-Resolution Image Synthesis with Latent Diffusion Models" (arXiv 2112.10752, appendix G).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from sdlearn.evaluation.judge import Judge, JudgeConfig, load_judge
+from sdlearn.models.autoencoder import Autoencoder
 
 # A classifier of subjects, trained on scenes as they are: it has to see small differences, which the judge, trained on
 # changed ones, forgives.
@@ -38,12 +41,16 @@ class PerceptualFeatures(nn.Module):
         return outputs
 
 
-def load_features() -> PerceptualFeatures:
-    """The features for the perceptual distance. The first time they are trained (minutes), and kept like the judge.
+def load_features(file: Path | None = None) -> PerceptualFeatures:
+    """The features for the perceptual distance, from a file with their weights.
 
-    Raises RuntimeError when they must be trained and the packages that draw scenes are missing.
+    Without a file the first time they are trained (minutes), and kept like the judge. Raises RuntimeError when they
+    must be trained and the packages that draw scenes are missing.
     """
-    return PerceptualFeatures(load_judge(PERCEPTUAL)).eval().requires_grad_(False)
+    features = PerceptualFeatures(Judge(PERCEPTUAL) if file else load_judge(PERCEPTUAL))
+    if file:
+        features.load_state_dict(load_file(file))
+    return features.eval().requires_grad_(False)
 
 
 def perceptual_distance(features: Features, one: Tensor, other: Tensor) -> Tensor:
@@ -92,3 +99,13 @@ def fixed(network: nn.Module, x: Tensor) -> Tensor:
     """What a network computes; gradients reach its input, but not its parameters."""
     parameters = {name: parameter.detach() for name, parameter in network.named_parameters()}
     return functional_call(network, parameters, (x,))
+
+
+def scaling_factor(autoencoder: Autoencoder, batches: Iterable[Tensor]) -> float:
+    """1 / the standard deviation of all numbers in the latents of some pictures.
+
+    batches: of pictures (B, 3, H, W) in [−1, 1], each perhaps of another size. Their latents are those that the
+    encoder finds most likely.
+    """
+    latents = torch.cat([autoencoder.encode(pictures).mode().flatten() for pictures in batches])
+    return 1 / latents.std().item()

@@ -15,7 +15,7 @@ from sdlearn.lessons.check import assert_parity, randomize_
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.discriminator import DiscriminatorConfig, PatchDiscriminator
 from sdlearn.training import autoencoder as training
-from sdlearn.training.autoencoder import AutoencoderLoss, AutoencoderTask, scaling_factor
+from sdlearn.training.autoencoder import AutoencoderLoss, AutoencoderTask
 from sdlearn.training.first_stage import (
     PERCEPTUAL,
     PerceptualFeatures,
@@ -24,6 +24,7 @@ from sdlearn.training.first_stage import (
     discriminator_loss,
     fixed,
     perceptual_distance,
+    scaling_factor,
 )
 from sdlearn.training.loop import train
 from sdlearn.training.run import run

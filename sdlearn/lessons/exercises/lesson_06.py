@@ -9,8 +9,7 @@ from torch import Tensor
 from sdlearn.lessons.exercises.exercise import Case, Exercise
 from sdlearn.models.autoencoder import Gaussian
 from sdlearn.models.blocks import Downsample
-from sdlearn.training.autoencoder import scaling_factor
-from sdlearn.training.first_stage import adaptive_weight, discriminator_loss, perceptual_distance
+from sdlearn.training.first_stage import adaptive_weight, discriminator_loss, perceptual_distance, scaling_factor
 
 
 def colors(x: Tensor) -> list[Tensor]:

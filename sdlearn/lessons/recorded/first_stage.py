@@ -50,14 +50,14 @@ TRAINING = TrainConfig(
     checkpoint_every=50,
 )
 PICTURES = 64  # that are measured
-SHOWN = 6
+SHOWN = (8, 11, 12, 14, 16, 33, 47, 60)  # of these, reconstructions are kept; of all, the originals
 
 
 def make_task(factor: int, loss: AutoencoderLoss, training: TrainConfig, init: Path | None = None) -> AutoencoderTask:
     """A new autoencoder of this factor or, trained further, the one in the folder `init`."""
     widths = WIDTHS[: factor.bit_length()]
     model = AutoencoderConfig(
-        block_out_channels=widths, layers_per_block=1, norm_num_groups=8, sample_size=64, mid_block_add_attention=False
+        block_out_channels=widths, layers_per_block=1, norm_num_groups=2, sample_size=64, mid_block_add_attention=False
     )
     parts = None if init is None else AutoencoderParts(str(init))
     task = AutoencoderTask(AutoencoderRecipe(training, loss, None if parts else model, parts))
@@ -84,7 +84,8 @@ def record(work: Path, target: Path, training: TrainConfig, more: int, pictures:
     test = Scenes(training.seed, "test", subjects=SUBJECTS[::8])
     originals = torch.stack([test[index].image for index in range(pictures)])
     features = load_features()
-    rows, sheet = [], to_images(to_unit(originals[:SHOWN]))
+    shown = [index % pictures for index in SHOWN]
+    rows, sheet = [], to_images(to_unit(originals))
     further = replace(training, steps=more, decay_steps=more // 2, learning_rate=training.learning_rate / 2)
     plan = [(f"factor {factor}", factor, PIXELS, training) for factor in (2, 4, 8)]
     plan += [(name, 8, loss, further) for name, loss in LOSSES.items()]
@@ -97,7 +98,7 @@ def record(work: Path, target: Path, training: TrainConfig, more: int, pictures:
         scores, drawn = measure(autoencoder, features, originals)
         rows.append({"name": name, "factor": str(factor)} | scores)
         print(rows[-1])
-        sheet += to_images(to_unit(drawn[:SHOWN]))
+        sheet += to_images(to_unit(drawn[shown]))
     with (
         atomic_write(target.with_suffix(".csv")) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
@@ -106,8 +107,9 @@ def record(work: Path, target: Path, training: TrainConfig, more: int, pictures:
         writer.writeheader()
         writer.writerows(rows)
     with atomic_write(target.with_suffix(".png")) as temporary:
-        image_grid(sheet, columns=SHOWN).save(temporary, format="PNG", optimize=True)
-    weights = {name: value.half() for name, value in features.state_dict().items() if value.is_floating_point()}
+        image_grid(sheet, columns=len(SHOWN)).save(temporary, format="PNG", optimize=True)
+    state = features.state_dict()
+    weights = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
     with atomic_write(target.with_suffix(".safetensors")) as temporary:
         save_file(weights, temporary)
 
