@@ -119,22 +119,23 @@ def picture_batches(generator: torch.Generator) -> Iterator[Case]:
 
 
 def pulls(generator: torch.Generator) -> Iterator[Case]:
-    """The last layer's weights (out, in, 3, 3), and what the two losses are made of."""
-    for words, shape, strength in (
-        ("both pull about equally", (3, 4, 3, 3), 1.0),
-        ("the adversarial loss pulls hard", (2, 5, 1, 1), 40.0),
-        ("the adversarial loss hardly pulls", (3, 2, 3, 3), 1e-3),
-        ("the adversarial loss doesn't pull at all", (1, 2, 3, 3), 0.0),
+    """The last layer's weights (out, in, 3, 3), a target of the reconstruction, and the adversarial loss's strength."""
+    for words, shape, far, strength in (
+        ("both pull about equally", (3, 4, 3, 3), 1.0, 1.0),
+        ("the adversarial loss pulls hard", (2, 5, 1, 1), 1.0, 40.0),
+        ("both hardly pull", (3, 2, 3, 3), 1e-5, 1e-4),
+        ("the adversarial loss doesn't pull at all", (1, 2, 3, 3), 100.0, 0.0),
     ):
         weight, target = torch.randn(2, *shape, generator=generator)
-        yield Case(words, 100 * weight if not strength else weight, target, strength)
+        yield Case(words, weight, target, far, strength)
 
 
-def weigh(part: Callable[..., Tensor], weight: Tensor, target: Tensor, strength: float) -> Tensor:
+def weigh(part: Callable[..., Tensor], weight: Tensor, target: Tensor, far: float, strength: float) -> Tensor:
     """The weight for two losses of a layer. Raises ValueError if it leaves a gradient, or breaks the losses' graph."""
     last_layer = weight.clone().requires_grad_()
     hidden = 2 * last_layer
-    reconstruction, adversarial = (hidden - target).square().sum(), strength * (hidden * target.sin()).sum()
+    reconstruction = (hidden - 2 * weight - far * target).square().sum()
+    adversarial = strength * (hidden * target.sin()).sum()
     found = part(reconstruction, adversarial, last_layer)
     if last_layer.grad is not None:
         raise ValueError("it leaves a gradient in last_layer.grad, which the optimizer would use: take autograd.grad")

@@ -227,7 +227,7 @@ WRONG = {
         ("return it without .item()", hinge_with_item),
         ("no gradient reaches the discriminator", detached),
         ("in-place operation", in_place),
-        ("the inputs", arguments_swapped),
+        ("real and fake are swapped", arguments_swapped),
     ],
     "06.scaling_factor": [
         ("this is the standard deviation itself", deviation),
@@ -251,7 +251,7 @@ WRONG = {
     ],
     "06.adaptive_weight": [
         ("the ratio is upside down", upside_down),
-        ("retain_graph", no_retain),
+        ("a second time", no_retain),
         ("it leaves a gradient in last_layer.grad", by_backward),
         ("the largest weight is missing", no_limit),
         ("the ratio of the losses is taken", of_the_losses),
