@@ -36,17 +36,16 @@ from sdlearn.training.loop import TrainConfig
 from sdlearn.training.run import read_recipe, run
 
 FEW = ("cat", "penguin", "red apple", "tree", "owl", "rocket", "castle", "guitar")
-STEPS, SCENES, PICTURES = 400, 800, 40  # steps on latents
+STEPS, BATCH_SIZE, SCENES, PICTURES = 400, 32, 800, 40  # steps on latents
 SPREAD = 0.5  # about the standard deviation of pixels in [−1, 1]: the network sees both with a deviation near 1
 
 
 class LatentTask(DiffusionTask):
     """The UNet on the latents of scenes with few subjects."""
 
-    scenes = Scenes(subjects=FEW)
-
     def load_pool(self, file: Path, size: int, source: str) -> Pool:
-        return make_pool(self.autoencoder, self.text_encoder, self.tokenizer, self.scenes, size, self.seed)
+        scenes = Scenes(self.seed, subjects=FEW)
+        return make_pool(self.autoencoder, self.text_encoder, self.tokenizer, scenes, size, self.seed)
 
     def decode(self, x: Tensor) -> Tensor:
         """What the UNet draws as pictures (B, 3, 64, 64) in [−1, 1]."""
@@ -61,7 +60,8 @@ class PixelTask(LatentTask):
 
     def load_pool(self, file: Path, size: int, source: str) -> Pool:
         pool = super().load_pool(file, size, source)
-        pixels = torch.stack([self.scenes[index].image for index in range(size)])
+        scenes = Scenes(self.seed, subjects=FEW)
+        pixels = torch.stack([scenes[index].image for index in range(size)])
         return replace(pool, latents=(to_unit(pixels) / SPREAD).half())
 
     def decode(self, x: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class PixelTask(LatentTask):
 TASKS = {"pixels": (PixelTask, 3, 64), "latents": (LatentTask, 4, 16)}  # channels and side of what the UNet sees
 
 
-def make_recipe(kind: str, steps: int, pool_size: int) -> DiffusionRecipe:
+def make_recipe(kind: str, steps: int, batch_size: int, pool_size: int) -> DiffusionRecipe:
     """The bundled UNet's recipe with half of its channels."""
     file = FOLDER.parents[1] / "training" / "recipes" / "diffusion.toml"
     recipe = read_table(DiffusionRecipe, read_recipe(file), str(file))
@@ -79,7 +79,7 @@ def make_recipe(kind: str, steps: int, pool_size: int) -> DiffusionRecipe:
     shape = {"sample_size": side, "in_channels": channels, "out_channels": channels}
     training = TrainConfig(
         steps=steps,
-        batch_size=32,
+        batch_size=batch_size,
         learning_rate=1e-3,
         optimizer="muon",
         warmup_steps=steps // 20,
@@ -126,13 +126,13 @@ def draw(task: LatentTask, prompts: list[str], batch_size: int = 8) -> Tensor:
     return torch.cat(drawn)
 
 
-def record(work: Path, target: Path, steps: int, pool_size: int, pictures: int, judge: Judge) -> None:
+def record(work: Path, target: Path, steps: int, batch_size: int, pool_size: int, pictures: int, judge: Judge) -> None:
     """Train both in the folder `work`, and write `target`.csv and `target`.png, which shows what both draw."""
     asked = pairs("test", FEW)[:: max(1, 72 // pictures)][:pictures]
-    recipes = {kind: make_recipe(kind, steps, pool_size) for kind in TASKS}
+    recipes = {kind: make_recipe(kind, steps, batch_size, pool_size) for kind in TASKS}
     cost = {kind: operations(recipe) for kind, recipe in recipes.items()}
     fewer = max(1, round(steps * cost["latents"] / cost["pixels"]))
-    recipes["pixels"] = make_recipe("pixels", fewer, pool_size)
+    recipes["pixels"] = make_recipe("pixels", fewer, batch_size, pool_size)
     rows, sheet = [], []
     for kind, recipe in recipes.items():
         task = TASKS[kind][0](recipe, work)
@@ -169,7 +169,7 @@ def read_unet(model: Path) -> dict[str, Tensor]:
 
 def main(work: Annotated[Path, typer.Option(help="Where the training resumes.")] = Path("runs/pixels")) -> None:
     """Make the recorded run."""
-    record(work, FOLDER / "pixels_or_latents", STEPS, SCENES, PICTURES, load_judge())
+    record(work, FOLDER / "pixels_or_latents", STEPS, BATCH_SIZE, SCENES, PICTURES, load_judge())
 
 
 if __name__ == "__main__":
