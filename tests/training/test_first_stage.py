@@ -152,7 +152,9 @@ def test_the_autoencoder_feels_it_from_the_start_on(tmp_path: Path) -> None:
 
 def test_both_learn(tmp_path: Path) -> None:
     changes = {"training": {"steps": 4, "learning_rate": 3e-3}, "loss": LOSS}
+    changes |= {"discriminator": {"width": 8, "halvings": 2}}
     task, config = make("autoencoder", tmp_path, tmp_path, **changes)
+    assert task.network.discriminator.conv_out.in_channels == 32
     before = {name: value.clone() for name, value in task.network.named_parameters()}
     steps = list(train(task, config))
     assert {"psnr", "kl", "perceptual", "discriminator", "real", "fake", "weight"} == steps[-1].numbers.keys()
