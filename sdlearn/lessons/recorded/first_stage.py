@@ -38,17 +38,17 @@ LOSSES = {
     "perceptual": replace(PIXELS, perceptual_weight=0.2),
     "adversarial": replace(PIXELS, perceptual_weight=0.2, adversarial_weight=0.8, adversarial_start=100),
 }
-FIRST, MORE = 1000, 500  # steps
+FIRST, MORE = 700, 350  # steps
 TRAINING = TrainConfig(
     steps=FIRST,
     batch_size=16,
     learning_rate=4e-3,
     optimizer="muon",
     warmup_steps=50,
-    decay_steps=300,
+    decay_steps=250,
     ema_decay=0.99,
     sample_every=FIRST,
-    checkpoint_every=50,
+    checkpoint_every=25,
 )
 PICTURES = 64  # that are measured
 CROP = 32  # pixels: Stable Diffusion's autoencoder, too, has learned from crops smaller than what it is used for
