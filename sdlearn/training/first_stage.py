@@ -62,8 +62,8 @@ def perceptual_distance(features: Features, one: Tensor, other: Tensor) -> Tenso
     """
     distance = one.new_zeros(len(one))
     for mine, theirs in zip(features(one), features(other), strict=True):
-        difference = F.normalize(mine, dim=1) - F.normalize(theirs, dim=1)  # (B, C, h, w)
-        distance = distance + difference.square().sum(dim=1).mean(dim=(1, 2))
+        difference = F.normalize(mine, dim=1) - F.normalize(theirs, dim=1)
+        distance = distance + difference.square().sum(dim=1).mean(dim=(1, 2))  # (B, C, h, w) -> (B,)
     return distance
 
 

@@ -38,17 +38,16 @@ LOSSES = {
     "perceptual": replace(PIXELS, perceptual_weight=0.2),
     "adversarial": replace(PIXELS, perceptual_weight=0.2, adversarial_weight=0.8, adversarial_start=100),
 }
-FIRST, MORE = 700, 350  # steps
+FIRST, MORE = 1200, 500  # steps
 TRAINING = TrainConfig(
     steps=FIRST,
     batch_size=16,
-    learning_rate=4e-3,
-    optimizer="muon",
+    learning_rate=3e-3,
     warmup_steps=50,
-    decay_steps=250,
+    decay_steps=400,
     ema_decay=0.99,
     sample_every=FIRST,
-    checkpoint_every=25,
+    checkpoint_every=50,
 )
 PICTURES = 64  # that are measured
 CROP = 32  # pixels: Stable Diffusion's autoencoder, too, has learned from crops smaller than what it is used for
