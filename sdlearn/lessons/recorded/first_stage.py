@@ -1,10 +1,10 @@
-"""Lesson 06: small autoencoders with the factors 2, 4 and 8; then that with 8 trained further, with three losses.
+"""Lesson 06: small autoencoders with the factors 2, 4 and 8; then that with 4 trained further, with three losses.
 
     make recorded RUN=first_stage
 
 Takes a quarter of an hour on one core, and resumes where it was stopped. All learn from the same crops, of 32 × 32
 pixels, of scenes with 20 subjects. First each factor is trained equally long with the absolute difference of pixels.
-Then the autoencoder of factor 8 goes on in three ways: with the same loss, with a perceptual distance added, and with a
+Then the autoencoder of factor 4 goes on in three ways: with the same loss, with a perceptual distance added, and with a
 discriminator added to both. How good their reconstructions of new scenes are, whole ones, is measured in four ways.
 """
 
@@ -38,7 +38,7 @@ LOSSES = {
     "perceptual": replace(PIXELS, perceptual_weight=0.2),
     "adversarial": replace(PIXELS, perceptual_weight=0.2, adversarial_weight=0.8, adversarial_start=100),
 }
-FIRST, MORE = 1200, 500  # steps
+FIRST, MORE = 1200, 800  # steps
 TRAINING = TrainConfig(
     steps=FIRST,
     batch_size=16,
@@ -79,15 +79,15 @@ def make_task(factor: int, loss: AutoencoderLoss, training: TrainConfig, init: P
 
 
 def plan(training: TrainConfig, more: int) -> dict[str, tuple[int, AutoencoderLoss, TrainConfig]]:
-    """What is trained, by name: the factor, the losses, and how. The last three start from factor 8."""
+    """What is trained, by name: the factor, the losses, and how. The last three start from factor 4."""
     first = {f"factor {factor}": (factor, PIXELS, training) for factor in (2, 4, 8)}
     further = replace(training, steps=more, decay_steps=more // 2, learning_rate=training.learning_rate / 2)
-    return first | {name: (8, loss, further) for name, loss in LOSSES.items()}
+    return first | {name: (4, loss, further) for name, loss in LOSSES.items()}
 
 
 def train_one(work: Path, name: str, factor: int, loss: AutoencoderLoss, training: TrainConfig) -> None:
     """Train one of the plan in the folder `work`, unless it has been."""
-    init = work / "factor 8" / "model" if name in LOSSES else None
+    init = work / "factor 4" / "model" if name in LOSSES else None
     if not (work / name / "model").exists():
         run(make_task(factor, loss, training, init), training, work / name)
 
