@@ -36,7 +36,7 @@ PIXELS = AutoencoderLoss(kl_weight=1e-4, mse_weight=0.0)
 LOSSES = {
     "pixels": PIXELS,
     "perceptual": replace(PIXELS, perceptual_weight=0.2),
-    "adversarial": replace(PIXELS, perceptual_weight=0.2, adversarial_weight=0.8, adversarial_start=100),
+    "adversarial": replace(PIXELS, perceptual_weight=0.2, adversarial_weight=0.1, adversarial_start=200),
 }
 FIRST, MORE = 1200, 800  # steps
 TRAINING = TrainConfig(

@@ -38,7 +38,7 @@ from sdlearn.training.loop import TrainConfig
 from sdlearn.training.run import read_recipe, run
 
 FEW = ("cat", "penguin", "red apple", "tree", "owl", "rocket", "castle", "guitar")
-STEPS, BATCH_SIZE, SCENES, PICTURES = 320, 32, 800, 40  # steps on latents
+STEPS, BATCH_SIZE, SCENES, PICTURES = 240, 32, 800, 32  # steps on latents
 
 
 class Pixels:
