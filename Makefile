@@ -90,7 +90,7 @@ parity: $(VENV)/dev  ## how far every part is from the reference, from the tests
 bench: $(VENV)/dev  ## compare time and memory with Diffusers, into docs/performance.md; a quiet machine, 20 minutes
 	$(BIN)/python benchmarks/speed.py
 
-defaults: $(VENV)/dev  ## compare samplers, steps and guidance of the bundled model, into docs/defaults.md; 5 minutes
+defaults: $(VENV)/dev  ## compare samplers, steps and guidance of the bundled model, into docs/defaults.md; 10 minutes
 	$(BIN)/python benchmarks/defaults.py
 
 real: $(VENV)/dev  ## the same for a real checkpoint, with pictures: MODEL=a folder or a name on the hub, into out/real

@@ -26,11 +26,36 @@ from sdlearn.tasks.plan import Defaults
 from sdlearn.tokenizer import Tokenizer
 
 
+def encode_pictures(
+    autoencoder: Autoencoder, pictures: Tensor, generator: torch.Generator | list[torch.Generator] | None = None
+) -> Tensor:
+    """Pictures (B, 3, H, W) in [−1, 1] to latents (B, C, H/f, W/f), scaled to a spread of about 1.
+
+    They are the most likely ones or, with a generator, a random sample. A list has one generator
+    for each picture, which then depends on no other. Only here is the scaling factor applied.
+    """
+    if isinstance(generator, list):
+        alone = zip(pictures.split(1), generator, strict=True)
+        return torch.cat([encode_pictures(autoencoder, one, its) for one, its in alone])
+    gaussian = autoencoder.encode(pictures)
+    latents = gaussian.mode() if generator is None else gaussian.sample(generator)
+    return latents * autoencoder.config.scaling_factor
+
+
+def decode_latents(autoencoder: Autoencoder, latents: Tensor) -> Tensor:
+    """Scaled latents (B, C, H/f, W/f) to pictures (B, 3, H, W) in about [−1, 1], not clipped.
+
+    This is the only place where the scaling factor is undone.
+    """
+    return autoencoder.decode(latents / autoencoder.config.scaling_factor)
+
+
 class StableDiffusion:
     """A model: tokenizer, text encoder, autoencoder, UNet and schedule, and what the sampling loop needs.
 
-    `samplers` and `guide` belong to the loop; `load(parts=...)` swaps them. `kind` is the Diffusers pipeline that the
-    model belongs to, one of KINDS. `card` is the text of the model card.
+    `samplers` and `guide` belong to the loop, `encode_pictures` and `decode_latents` to its ends; `load(parts=...)`
+    swaps them. `kind` is the Diffusers pipeline that the model belongs to, one of KINDS. `card` is the text of the
+    model card.
 
     Raises:
         ValueError: the parts don't fit together.
@@ -46,6 +71,8 @@ class StableDiffusion:
         *,
         samplers: Mapping[str, Sampler] = SAMPLERS,
         guide: Callable[..., Callable[[Tensor, Any], Tensor]] = guide,
+        encode_pictures: Callable[..., Tensor] = encode_pictures,
+        decode_latents: Callable[..., Tensor] = decode_latents,
         defaults: Defaults | None = None,
         name: str = "",
         card: str | None = None,
@@ -53,6 +80,7 @@ class StableDiffusion:
         check_fit(tokenizer, text_encoder, autoencoder, unet)
         self.tokenizer, self.text_encoder, self.autoencoder, self.unet = tokenizer, text_encoder, autoencoder, unet
         self.schedule, self.samplers, self.guide = schedule, dict(samplers), guide
+        self.encode_pictures, self.decode_latents = encode_pictures, decode_latents
         self.kind = kinds(autoencoder.config.latent_channels)[unet.config.in_channels]
         side = unet.config.sample_size * autoencoder.config.factor  # pixels
         self.defaults = defaults or Defaults(height=side, width=side)
@@ -109,7 +137,7 @@ class StableDiffusion:
             ValueError: the shape is wrong, H or W is not divisible by f, or the pictures are not floats or not finite.
         """
         check_floats("pictures", pictures, "(B, 3, H, W) from −1 to 1")
-        latents = encode_pictures(self.autoencoder, pictures.to(self.device, self.dtype), generator)
+        latents = self.encode_pictures(self.autoencoder, pictures.to(self.device, self.dtype), generator)
         return latents.to(self.sampling_dtype)
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -119,7 +147,7 @@ class StableDiffusion:
             ValueError: the shape doesn't fit, or the latents are not floats, or hold NaN or infinity.
         """
         check_floats("latents", latents, "(B, C, H, W)")
-        pictures = decode_latents(self.autoencoder, latents.to(self.device, self.dtype))
+        pictures = self.decode_latents(self.autoencoder, latents.to(self.device, self.dtype))
         return pictures.to(self.sampling_dtype).clamp(-1, 1)
 
     def sample(self, prompt: str | list[str], **settings: Any) -> Iterator[Step]:
@@ -146,30 +174,6 @@ class StableDiffusion:
         for step in tqdm(steps, disable=not progress, unit="step"):  # noqa: B007
             pass
         return to_images(self.decode(step.x))
-
-
-def encode_pictures(
-    autoencoder: Autoencoder, pictures: Tensor, generator: torch.Generator | list[torch.Generator] | None = None
-) -> Tensor:
-    """Pictures (B, 3, H, W) in [−1, 1] to latents (B, C, H/f, W/f), scaled to a standard deviation of about 1.
-
-    They are the most likely ones or, with a generator, a random sample. A list has one generator for each picture,
-    which then depends on no other. This is the only place where the scaling factor is applied.
-    """
-    if isinstance(generator, list):
-        alone = zip(pictures.split(1), generator, strict=True)
-        return torch.cat([encode_pictures(autoencoder, one, its) for one, its in alone])
-    gaussian = autoencoder.encode(pictures)
-    latents = gaussian.mode() if generator is None else gaussian.sample(generator)
-    return latents * autoencoder.config.scaling_factor
-
-
-def decode_latents(autoencoder: Autoencoder, latents: Tensor) -> Tensor:
-    """Scaled latents (B, C, H/f, W/f) to pictures (B, 3, H, W) in about [−1, 1], not clipped.
-
-    This is the only place where the scaling factor is undone.
-    """
-    return autoencoder.decode(latents / autoencoder.config.scaling_factor)
 
 
 def check_fit(tokenizer: Tokenizer, text_encoder: TextEncoder, autoencoder: Autoencoder, unet: UNet) -> None:

@@ -480,6 +480,25 @@ def test_own_combine_decides_what_guidance_does(tiny: StableDiffusion, tiny_fold
     assert not torch.allclose(draw(model, guidance_scale=5.0), draw(tiny, guidance_scale=5.0), atol=1e-3)
 
 
+def test_own_ends_of_the_loop(tiny: StableDiffusion, tiny_folder: Path) -> None:
+    """What goes into the encoder and what comes out of the decoder passes through them, and nothing else."""
+
+    def darker(autoencoder: Any, pictures: Tensor, generator: Any = None) -> Tensor:
+        return tiny.encode(pictures - 0.5, generator)
+
+    def upside_down(autoencoder: Any, latents: Tensor) -> Tensor:
+        return tiny.decode(latents).flip(2)
+
+    model = load(tiny_folder, parts={"encode_pictures": darker, "decode_latents": upside_down})
+    pictures = torch.rand(2, 3, 16, 8, generator=torch.Generator().manual_seed(0))
+    generators = [torch.Generator().manual_seed(seed) for seed in (3, 3)]
+    for ours, theirs in ((None, None), generators):
+        assert_parity("own encode", model.encode(pictures, ours), tiny.encode(pictures - 0.5, theirs))
+    latents = draw(model)
+    assert_parity("nothing else changed", latents, draw(tiny))
+    assert_parity("own decode", model.decode(latents), tiny.decode(latents).flip(2))
+
+
 def test_own_parts_are_loaded_strictly(tiny_folder: Path) -> None:
     class Forgetful(ResnetBlock):
         def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -73,9 +73,10 @@ def ddpm(
     generator: torch.Generator | list[torch.Generator] | None = None,
     project: Project | None = None,
 ) -> Iterator[Step]:
-    """Ancestral sampling: algorithm 2 of DDPM (Ho et al. 2020), on any grid. The variance is that of equation 7.
+    """Ancestral sampling: algorithm 2 of DDPM (Ho et al. 2020), on any grid.
 
-    x: noise (B, ...). Draws noise from `generator` in each step but the last. Raises ValueError without one.
+    x: noise (B, ...). The variance is that of DDPM's equation 7. Each step but the last
+    adds noise: `draw_noise` draws it from `generator`, and raises ValueError without one.
     """
     timesteps = [*grid.timesteps.tolist(), -1]  # below 0 is the end
     for i, t in enumerate(timesteps[:-1]):
@@ -98,8 +99,9 @@ def ddim(
 ) -> Iterator[Step]:
     """DDIM (Song et al. 2021), equation 12. There alpha means alphas_cumprod.
 
-    x: noise (B, ...). eta: 0 is deterministic, 1 has the variance of DDPM (equation 16). Raises ValueError when eta is
-    not from 0 to 1, or above 0 without a generator.
+    x: noise (B, ...). eta: 0 is deterministic, 1 has the variance of DDPM (equation 16).
+    Raises ValueError when eta is not from 0 to 1, or above 0 without a generator: for the
+    latter, `draw_noise` does.
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"eta = {eta}, must be from 0 to 1")
@@ -126,10 +128,11 @@ def alphas_cumprod_after(schedule: Schedule, t: int) -> Tensor:
 
 
 def adams_bashforth(n: int) -> Tensor:
-    """What the last n values of a function weigh in its mean over the next step, latest first, float64, (n,).
+    """What the last n values of a function weigh in its mean over the next step.
 
-    The values lie at s = 0, -1, ..., -(n - 1), the step goes from 0 to 1. The weights are those that are exact for the
-    powers s^0, s^1, ..., s^(n - 1), hence for the polynomial through the n values (Adams and Bashforth 1883).
+    Latest first, float64, (n,). The values lie at s = 0, -1, ..., -(n - 1), the step goes
+    from 0 to 1. The weights are those that are exact for the powers s^0, s^1, ...,
+    s^(n - 1), hence for the polynomial through the values (Adams and Bashforth 1883).
     """
     power = torch.arange(n, dtype=torch.float64)
     values = (-power) ** power[:, None]  # (power, value): s^power at each s
@@ -174,9 +177,9 @@ def plms(
         yield Step(i, t, x, x0)
 
 
-def denoised(denoise: Denoise, x: Tensor, t: float, sigma: Tensor, schedule: Schedule) -> Tensor:
+def denoised(denoise: Denoise, x: Tensor, t: float, sigma: Tensor | float, schedule: Schedule) -> Tensor:
     """The x_0 predicted for x = x_0 + sigma · epsilon: D(x; sigma) in Karras et al. 2022, equation 7."""
-    return schedule.x0_at_sigma(denoise(x / (sigma**2 + 1).sqrt(), t), x, sigma)
+    return schedule.x0_at_sigma(denoise(x / (sigma**2 + 1) ** 0.5, t), x, sigma)
 
 
 def euler(
@@ -187,9 +190,10 @@ def euler(
     generator: torch.Generator | list[torch.Generator] | None = None,
     project: Project | None = None,
 ) -> Iterator[Step]:
-    """Euler's method for dx / dsigma = epsilon = (x - x_0) / sigma: algorithm 1 of Karras et al. 2022, lines 4 and 5.
+    """Euler's method for dx / dsigma = epsilon = (x - x_0) / sigma.
 
-    x: noise (B, ...) times sigma. Deterministic: `generator` is not used.
+    Algorithm 1 of Karras et al. 2022, lines 4 and 5. x: noise (B, ...) times sigma.
+    Deterministic: `generator` is not used.
     """
     sigmas = grid.sigmas
     for i, t in enumerate(grid.timesteps.tolist()):
@@ -237,8 +241,9 @@ def heun(
 ) -> Iterator[Step]:
     """Heun's method: algorithm 1 of Karras et al. 2022.
 
-    Each step is first made as Euler's, then again with the mean of the slopes at its two ends. The last one, to sigma
-    0, stays Euler's. x: noise (B, ...) times sigma. Deterministic: `generator` is not used.
+    Each step is first made as Euler's, then again with the mean of the slopes at its two
+    ends. The last one, to sigma 0, stays Euler's. x: noise (B, ...) times sigma.
+    Deterministic: `generator` is not used.
     """
     timesteps, sigmas = grid.timesteps.tolist(), grid.sigmas
     for i in range(0, len(grid), 2):

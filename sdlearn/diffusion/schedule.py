@@ -178,12 +178,13 @@ class ScheduleConfig(Config):
 
 
 def make_betas(config: ScheduleConfig) -> Tensor:
-    """The variances beta_t of the forward steps, float32, (T,), with Diffusers' order of operations: equal bits.
+    """The variances beta_t of the forward steps, (T,).
 
-    "linear": Ho et al. 2020, section 4. "scaled_linear": linear in sqrt(beta), Rombach et al. 2022.
+    "linear": Ho et al. 2020, section 4.
+    "scaled_linear": linear in sqrt(beta), from the code of Rombach et al. 2022.
     "squaredcos_cap_v2": the cosine schedule, Nichol & Dhariwal 2021, equation 17, betas capped at 0.999.
     """
-    n = config.num_train_timesteps
+    n = config.num_train_timesteps  # below, float32 and Diffusers' order of operations: equal bits
     if config.beta_schedule == "linear":
         betas = torch.linspace(config.beta_start, config.beta_end, n, dtype=torch.float32)
     elif config.beta_schedule == "scaled_linear":
@@ -289,10 +290,11 @@ class Schedule:
         return self.velocity(x0, noise, t)
 
     def posterior(self, x0: Tensor, x: Tensor, t: int, previous: int) -> tuple[Tensor, Tensor]:
-        """q(x_previous given x_t, x_0), a Gaussian: its mean (B, ...) and its variance, a scalar on the CPU.
+        """The Gaussian q(x_previous given x_t, x_0): its mean (B, ...), and its variance.
 
-        DDPM, equations 6 and 7, for any two timesteps t > previous. A `previous` below 0 is the end: the mean is x_0
-        and the variance 0. Raises ValueError when t is not a timestep, or previous is not below it.
+        DDPM's equations 6 and 7, for any two timesteps t > previous. A `previous` below
+        0 is the end: there the mean is x_0 and the variance 0. The variance is a scalar
+        on the CPU. Raises ValueError when `previous` is not below t.
         """
         if previous >= t:
             raise ValueError(f"previous = {previous}, must be below t = {t}")
@@ -312,7 +314,7 @@ class Schedule:
         return self.x0_at(prediction, x, *self.rates(t, x))
 
     def x0_at(self, prediction: Tensor, x: Tensor, signal_rate: Tensor | float, noise_rate: Tensor | float) -> Tensor:
-        """`to_x0` for given rates, for solvers whose noise levels lie between timesteps, or are set by sigmas."""
+        """`to_x0` for given rates: some solvers' noise levels lie between timesteps."""
         if self.config.prediction_type == "epsilon":
             # Pure noise (rate 0, zero SNR) holds no information about x_0; 2**-12 keeps the result finite.
             return (x - noise_rate * prediction) / (signal_rate + 2**-12 * (signal_rate == 0))
@@ -320,13 +322,13 @@ class Schedule:
             return prediction
         return signal_rate * x - noise_rate * prediction
 
-    def x0_at_sigma(self, prediction: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+    def x0_at_sigma(self, prediction: Tensor, x: Tensor, sigma: Tensor | float) -> Tensor:
         """`to_x0` for x = x_0 + sigma · epsilon, the coordinates of Euler's and Heun's methods. sigma is a scalar."""
         if self.config.prediction_type == "epsilon":
             return x - sigma * prediction
         if self.config.prediction_type == "sample":
             return prediction
-        return x / (sigma**2 + 1) - sigma / (sigma**2 + 1).sqrt() * prediction
+        return x / (sigma**2 + 1) - sigma / (sigma**2 + 1) ** 0.5 * prediction
 
     def to_epsilon(self, prediction: Tensor, x: Tensor, t: int | Tensor) -> Tensor:
         """The noise epsilon that the network's prediction at x = x_t means. Inverts DDPM equation 4."""
@@ -347,9 +349,10 @@ class Schedule:
 def simple_loss(
     denoise: Callable[[Tensor, Tensor], Tensor], x0: Tensor, noise: Tensor, t: Tensor, schedule: Schedule
 ) -> Tensor:
-    """The mean of (target - prediction)², the loss that diffusion models learn with. DDPM, equation 14.
+    """The mean of (target - prediction)², which diffusion models learn with. DDPM, eq. 14.
 
-    x0 and noise (B, ...), t a LongTensor (B,); denoise(x, t) returns the network's prediction (B, ...).
+    x0 and noise (B, ...), t a LongTensor (B,). denoise(x, t) returns the network's
+    prediction (B, ...).
     """
     x = schedule.add_noise(x0, noise, t)
     return (denoise(x, t) - schedule.target(x0, noise, t)).square().mean()

@@ -51,8 +51,8 @@ class Point(NamedTuple):
 def to_score(prediction: Tensor, x: Tensor, t: int | Tensor, schedule: Schedule) -> Tensor:
     """The score of the noised data at x = x_t that the network's prediction means, (B, ...).
 
-    It points against the noise. Dhariwal & Nichol 2021 (arXiv 2105.05233), equation 11; the reason is Vincent 2011,
-    section 4.2. schedule.rates(t, x) gives the signal rate and the noise rate.
+    It points against the noise. schedule.rates(t, x) gives the signal rate and the noise rate.
+    Dhariwal & Nichol 2021 (arXiv 2105.05233), equation 11; the reason is Vincent 2011, section 4.2.
     """
     epsilon = schedule.to_epsilon(prediction, x, t)
     _, noise_rate = schedule.rates(t, x)
@@ -71,10 +71,11 @@ def score_of(log_density: LogDensity) -> Score:
 
 
 def langevin_step(x: Tensor, score: Tensor, step_size: float, generator: torch.Generator | None) -> Tensor:
-    """One step of Langevin dynamics: along the arrow of the score, and a push in a random direction.
+    """One step of Langevin dynamics: along the arrow of the score, and a push at random.
 
-    x and the score at x: (B, ...). The arrow is multiplied by half of step_size. The push is standard normal noise,
-    scaled so that its variance is step_size. Song & Ermon 2019 (arXiv 1907.05600), equation 4.
+    x and the score at x: (B, ...). The arrow is multiplied by half of step_size. The push is
+    standard normal noise, scaled so that its variance is step_size. Song & Ermon 2019
+    (arXiv 1907.05600), equation 4.
     """
     noise = draw_noise(x.shape, generator).to(x)
     drift = step_size / 2 * score
@@ -138,15 +139,16 @@ def random_walk_metropolis(
 
 
 def mala_log_acceptance(start: Point, end: Point, step_size: float) -> Tensor:
-    """Log of the probability with which MALA accepts the proposal to go from start to end, (B,), at most 0.
+    """Log of the probability with which MALA accepts to go from start to end, (B,), at most 0.
 
-    The probability is p(end) q(start given end) / (p(start) q(end given start)), or 1 where that is more. q is the
-    density of the proposal: normal, around the start plus step_size / 2 · its score, with variance step_size. Its
-    constant factor cancels. start and end have x (B, ...), log_density (B,) and score (B, ...). Roberts & Tweedie 1996.
+    The probability is p(end) q(start given end) / (p(start) q(end given start)), or 1 where that
+    is more. q is the density of the proposal: normal, around the start plus step_size / 2 · its
+    score, with variance step_size. Its constant factor cancels. start and end have x (B, ...),
+    log_density (B,) and score (B, ...). Roberts & Tweedie 1996.
     """
-    way_there = end.x - (start.x + step_size / 2 * start.score)  # (B, ...)
+    way_there = end.x - (start.x + step_size / 2 * start.score)
     way_back = start.x - (end.x + step_size / 2 * end.score)
-    log_q_there = -(way_there**2).flatten(1).sum(1) / (2 * step_size)  # (B, ...) -> (B,)
+    log_q_there = -(way_there**2).flatten(1).sum(1) / (2 * step_size)
     log_q_back = -(way_back**2).flatten(1).sum(1) / (2 * step_size)
     log_ratio = end.log_density - start.log_density + log_q_back - log_q_there
     return log_ratio.clamp(max=0)
@@ -178,9 +180,10 @@ def mala(
 def leapfrog(score: Score, x: Tensor, momentum: Tensor, step_size: float, leapfrog_steps: int) -> tuple[Tensor, Tensor]:
     """Follow a ball that rolls over the landscape -log p, for the time step_size · leapfrog_steps.
 
-    Half a step of the momentum, then full steps of x and momentum in turn, and half a step of the momentum at the end.
-    The score is the force. x and momentum: (B, ...), both at the start; returns both at the end. Neal 2011
-    (arXiv 1206.1901), equations 5.18 to 5.20 of the handbook, with mass 1.
+    Half a step of the momentum, then full steps of x and momentum in turn, and half a step of the
+    momentum at the end. The score is the force. x and momentum: (B, ...), both at the start;
+    returns both at the end. Neal 2011 (arXiv 1206.1901), equations 5.18 to 5.20 of the handbook,
+    with mass 1.
     """
     momentum = momentum + step_size / 2 * score(x)
     for _ in range(leapfrog_steps - 1):

@@ -191,7 +191,7 @@ def bars(
     form: str = "{:.0%}",
     largest: float | None = None,
 ) -> None:
-    """Horizontal bars from top to bottom, each with its name at the left and its value at the right.
+    """Horizontal bars from top to bottom, each with its name at the left and its value at its end.
 
     values: (n,), not negative. marks: (n,) what each should be, drawn as a black line across its bar; `marked` is
     what a mark means, written once, below the last. form: how a value is written. largest: the value that fills the
@@ -202,17 +202,21 @@ def bars(
     if largest is None:
         largest = max(values.max(), values.max() if targets is None else targets.max())
     ax.barh(places, values, color=color, height=0.62)
-    for place, value in zip(places, values, strict=True):
-        ax.annotate(form.format(value), (1, place), xycoords=("axes fraction", "data"), ha="right", va="center")
     if targets is not None:
         ax.vlines(targets, places - 0.42, places + 0.42, color="black", linewidth=2.5)
-    if marked:
-        below = {"textcoords": "offset points", "xytext": (0, -2), "ha": "center", "va": "top"}
-        ax.annotate(marked, (targets[-1], places[-1] + 0.42), fontsize=LETTERS - 1, **below)
     ax.set_yticks(places, names)
     ax.tick_params("y", length=0, labelsize=LETTERS, labelcolor=INK)
     panel = ax.get_window_extent().width * SCREEN / ax.figure.dpi
-    room = largest * 50 / max(panel - 50, 50)  # 50 pixels for the values at the right
+    room = largest * 50 / max(panel - 50, 50)  # 50 pixels for a value beside the longest bar
+    for i, words in enumerate(map(form.format, values)):
+        end, needed = values[i], (text_size(words) + 12) * (largest + room) / panel
+        if targets is not None and end < targets[i] + 4 * room / 50 and targets[i] < end + needed:
+            end = targets[i]  # beyond a mark that would cross it
+        beside = {"textcoords": "offset points", "xytext": (5, 0), "va": "center"}
+        ax.annotate(words, (end, places[i]), **beside)
+    if marked:
+        below = {"textcoords": "offset points", "xytext": (0, -2), "ha": "center", "va": "top"}
+        ax.annotate(marked, (targets[-1], places[-1] + 0.42), fontsize=LETTERS - 1, **below)
     ax.set(ylim=(len(names) - (0 if marked else 0.45), -0.55), xlim=(0, largest + room))
     ax.xaxis.set_visible(False)
     ax.spines["bottom"].set_visible(False)

@@ -23,10 +23,16 @@ def two_moons(count: int, generator: torch.Generator, noise: float = 0.08) -> Te
 
 def spiral(count: int, generator: torch.Generator, noise: float = 0.05) -> Tensor:
     """A spiral of two turns, float32, (N, 2). noise: standard deviation across the line."""
-    turn = torch.rand(count, generator=generator).sqrt()  # the root: points are equally dense along the line
-    angle = 4 * math.pi * turn
-    line = 2 * turn[:, None] * torch.stack([angle.cos(), angle.sin()], dim=1)
+    line = spiral_line(torch.rand(count, generator=generator))
     return line + noise * torch.randn(count, 2, generator=generator)
+
+
+def spiral_line(places: Tensor) -> Tensor:
+    """The line of `spiral` from its inner end, 0, to its outer one, 1: (N,) -> (N, 2)."""
+    turn = places.sqrt()  # the root: points are about equally dense along the line
+    angle = 4 * math.pi * turn
+    middle = torch.tensor([1 / (2 * math.pi**2), -1 / math.pi])  # the mean of the line before it is moved
+    return 1.025 * (2 * turn[:, None] * torch.stack([angle.cos(), angle.sin()], dim=1) - middle)
 
 
 @dataclass(frozen=True)

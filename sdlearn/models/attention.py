@@ -15,10 +15,10 @@ from torch import Tensor, nn
 def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None = None) -> Tensor:
     """softmax(QKᵀ / √D): how much each query looks at each key. Rows sum to 1.
 
-    (B, N, T, D), (B, N, S, D) -> (B, N, T, S). `mask` is added to the logits: 0 where a query may look, −inf where it
-    must not.
+    (B, N, T, D), (B, N, S, D) -> (B, N, T, S). `mask`, (T, S) or of a shape that broadcasts with the
+    logits, is added to them: 0 where a query may look, −inf where it must not.
     """
-    logits = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5  # (B, N, T, S)
+    logits = query @ key.mT * query.shape[-1] ** -0.5  # (B, N, T, S)
     if mask is not None:
         logits = logits + mask
     return logits.softmax(dim=-1)
@@ -58,30 +58,34 @@ class Attention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
     def split_heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, T, C) -> (B, N, T, D)
+        """(B, T, C) -> (B, N, T, D), C = N·D. Head 0 gets the first D channels, head 1 the next D, and so on."""
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """(B, T, C), (B, S, K) -> (B, T, C)."""
+        """(B, T, C), (B, S, K) -> (B, T, C). Without a context, x itself takes its place."""
         context = x if context is None else context
         query = self.split_heads(self.to_q(x))  # (B, T, C) -> (B, N, T, D)
         key = self.split_heads(self.to_k(context))  # (B, S, K) -> (B, N, S, D)
         value = self.split_heads(self.to_v(context))  # (B, S, K) -> (B, N, S, D)
-        if self.upcast:
-            query, key = (one.to(torch.promote_types(one.dtype, torch.float32)) for one in (query, key))
         out = self.attend(query, key, value)  # (B, N, T, D)
         return self.to_out[0](out.transpose(1, 2).flatten(2))  # (B, N, T, D) -> (B, T, C)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """`attention`, step by step while the weights are recorded: the fused kernel never returns them."""
+        if self.upcast:
+            query, key = (one.to(torch.promote_types(one.dtype, torch.float32)) for one in (query, key))
         if self.maps is None:
             return attention(query, key, value)
-        weights = attention_weights(query, key)
+        weights = attention_weights(query, key)  # (B, N, T, S)
         self.maps.append(weights.detach())
         return weights.to(value.dtype) @ value
 
 
 class GEGLU(nn.Module):
-    """A linear layer, half of its output gated by GELU of the rest ("GLU Variants", arXiv 2002.05202, equation 5)."""
+    """A linear layer, half of its output gated by GELU of the rest.
+
+    Source: "GLU Variants Improve Transformer" (arXiv 2002.05202, equation 5).
+    """
 
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__()
@@ -109,9 +113,10 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, cross-attention to the text, feed-forward; each normalised before and added to its input.
-    With `only_cross_attention` the first attention looks at the text as well, in place of the picture itself: the
-    upscaler has far too many pixels to compare each with every other.
+    """Self-attention, cross-attention to the text, feed-forward: each is x + layer(norm(x)).
+
+    With `only_cross_attention` the first attention looks at the text as well, in place of the picture
+    itself: the upscaler has far too many pixels to compare each with every other.
     """
 
     def __init__(

@@ -78,7 +78,7 @@ class Gaussian:
     logvar: Tensor
 
     def at(self, noise: Tensor) -> Tensor:
-        """mean + std · noise: the reparameterisation trick (arXiv 1312.6114, section 2.4). noise: (B, C, H, W)."""
+        """mean + std · noise, noise (B, C, H, W): the reparameterisation (arXiv 1312.6114, section 2.4)."""
         return self.mean + (0.5 * self.logvar).exp() * noise
 
     def sample(self, generator: torch.Generator) -> Tensor:
@@ -90,7 +90,7 @@ class Gaussian:
         return self.mean
 
     def kl(self) -> Tensor:
-        """KL(N(mean, var) ‖ N(0, 1)) in nats, summed over each picture (arXiv 1312.6114, appendix B). -> (B,)."""
+        """KL(N(mean, var) ‖ N(0, 1)) in nats, a sum for each picture, (B,) (arXiv 1312.6114, appendix B)."""
         return 0.5 * (self.mean**2 + self.logvar.exp() - 1 - self.logvar).sum(dim=(1, 2, 3))
 
 

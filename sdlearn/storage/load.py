@@ -82,12 +82,18 @@ def load(
         about.tokenizer,
         *networks.values(),  # text encoder, autoencoder, UNet
         own["pipeline"].get("schedule", Schedule)(schedule),
-        samplers=SAMPLERS | {name: replace(SAMPLERS[name], loop=loop) for name, loop in own["samplers"].items()},
-        guide=partial(own["pipeline"].get("guide", guide), **own["guide"]),
+        **functions(own),
         defaults=about.defaults,
         name=name,
         card=about.card,
     )
+
+
+def functions(own: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What a pipeline calls besides its networks: samplers, guidance and, if they are swapped, the ends of the loop."""
+    ends = {name: own["pipeline"][name] for name in ("encode_pictures", "decode_latents") if name in own["pipeline"]}
+    samplers = SAMPLERS | {name: replace(SAMPLERS[name], loop=loop) for name, loop in own["samplers"].items()}
+    return {"samplers": samplers, "guide": partial(own["pipeline"].get("guide", guide), **own["guide"]), **ends}
 
 
 def pick_device(device: torch.device | str | None) -> torch.device | str | None:

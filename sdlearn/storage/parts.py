@@ -21,11 +21,14 @@ def list_parts() -> dict[str, tuple[str, ...]]:
         "combine": ("guide",),
         "schedule": ("pipeline",),
         "tokenizer": ("pipeline",),
+        "encode_pictures": ("pipeline",),
+        "decode_latents": ("pipeline",),
     }
 
 
 PARTS = list_parts()
-"""What `load(parts=...)` can swap, and where: loops (the samplers), functions (guide, combine), classes (the rest)."""
+"""What `load(parts=...)` can swap, and where: loops (the samplers), functions (guide, combine, encode_pictures,
+decode_latents), classes (the rest)."""
 
 
 def sort_parts(parts: Mapping[str, Callable[..., Any]] | None) -> dict[str, dict[str, Callable[..., Any]]]:

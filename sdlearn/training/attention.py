@@ -13,6 +13,7 @@ class OpenAttention(Attention):
     """
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        if self.maps is None and query.device.type == "cpu" and query.element_size() < 4:
+        fits = query.device.type == "cpu" and query.element_size() < 4 and not self.upcast
+        if fits and self.maps is None:
             return attention_weights(query, key).to(value.dtype) @ value
         return super().attend(query, key, value)

@@ -12,6 +12,7 @@ from sdlearn.lessons.recorded import (
     FOLDER,
     epsilon_or_v,
     first_stage,
+    kl_weights,
     pixels_or_latents,
     read_picture,
     read_pictures,
@@ -108,3 +109,22 @@ def test_pixels_and_latents_are_trained(tmp_path) -> None:
         "latents",
     ]
     assert (tmp_path / "run.png").exists()
+
+
+def test_the_stored_kl_weights_are_what_their_recipe_says() -> None:
+    rows = read_rows("kl_weights")
+    assert [float(row["kl_weight"]) for row in rows] == list(kl_weights.WEIGHTS)
+    bits = [float(row["kl_bits"]) for row in rows]
+    assert bits == sorted(bits, reverse=True) and all(0 <= float(row["used"]) <= kl_weights.NUMBERS for row in rows)
+    picture = read_picture("kl_weights")
+    assert picture.size == (kl_weights.SHOWN * 34 - 2, (1 + 2 * len(rows)) * 34 - 2)
+
+
+def test_kl_weights_go_on_with_those_that_are_missing(tmp_path, monkeypatch) -> None:
+    trained, train_scenes = [], kl_weights.train_scenes
+    monkeypatch.setattr(kl_weights, "train_scenes", lambda *args: trained.append(args[2]) or train_scenes(*args))
+    monkeypatch.setattr(kl_weights, "WEIGHTS", (0.1, 1.0))
+    kl_weights.trained(0.1, tmp_path, steps=2, pool=32)
+    kl_weights.record(tmp_path, tmp_path / "run", steps=2, pool=32, tested=16)
+    assert trained == [0.1, 1.0]
+    assert len((tmp_path / "run.csv").read_text().splitlines()) == 3 and (tmp_path / "run.png").stat().st_size > 1000

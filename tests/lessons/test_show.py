@@ -255,6 +255,10 @@ def test_bars_carry_their_names_values_and_marks() -> None:
     assert panels[0].get_xlim() == panels[1].get_xlim()
     plt.close(fig)
     fig, ax = show.axes()
+    show.bars(ax, list("abc"), [0.1, 0.2, 0.19], [0.4, 0.1, 0.2], largest=0.5)
+    assert [one.xy[0] for one in ax.texts] == [0.1, 0.2, 0.2]  # at the bar's end, or beyond a mark that is too near
+    plt.close(fig)
+    fig, ax = show.axes()
     show.bars(ax, ["a"], [3.14159], form="{:.2f}")
     assert [one.get_text() for one in ax.texts] == ["3.14"] and ax.get_xlim()[1] > 3.14159
     plt.close(fig)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from diffusers.models.activations import GEGLU as ReferenceGEGLU
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention import FeedForward as ReferenceFeedForward
 from diffusers.models.attention_processor import Attention as ReferenceAttention
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from sdlearn.lessons.check import assert_gradients, assert_parity, randomize_
 from sdlearn.models.attention import (
+    GEGLU,
     Attention,
     FeedForward,
     SpatialTransformer,
@@ -88,6 +90,22 @@ def test_equal_keys_give_the_mean_of_the_values() -> None:
     assert_parity("mean", out, value.mean(dim=2, keepdim=True).expand(1, 2, 5, 3))
 
 
+@pytest.mark.parametrize(("batch", "tokens", "words"), [(1, 7, 5), (3, 1, 3), (2, 5, 5)])
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_weights(batch: int, tokens: int, words: int, masked: bool) -> None:
+    query, key = (normal(batch, 3, n, 8, seed=i).requires_grad_() for i, n in enumerate((tokens, words)))
+    mask = 3 * normal(tokens, words, seed=2) if masked else None
+    ours = attention_weights(query, key, mask)
+    theirs = ReferenceAttention(24, heads=3, dim_head=8).get_attention_scores(
+        query.flatten(0, 1), key.flatten(0, 1), mask.expand(3 * batch, -1, -1) if masked else None
+    )
+    theirs = theirs.unflatten(0, (batch, 3))
+    assert_parity("attention weights", ours, theirs, against="Attention.get_attention_scores")
+    mine, reference = (torch.autograd.grad((one**2).sum(), (query, key)) for one in (ours, theirs))
+    for one, other in zip(mine, reference, strict=True):
+        assert_parity("attention weights, gradients", one, other, against="Attention.get_attention_scores")
+
+
 @pytest.mark.parametrize(("batch", "tokens", "words"), [(1, 7, None), (3, 9, 5), (3, 1, 3)])
 def test_attention(batch: int, tokens: int, words: int | None) -> None:
     context = None if words is None else normal(batch, words, 10, seed=1)
@@ -148,6 +166,13 @@ def test_why_the_logits_are_upcast(dtype: torch.dtype) -> None:
     precision = torch.finfo(dtype).eps * value.abs().max()
     assert (attention(query.float(), key.float(), value) - truth).abs().max() < precision
     assert (attention_weights(query, key) @ value - truth).abs().max() > 5 * precision
+
+
+@pytest.mark.parametrize(("channels", "out", "batch", "tokens"), [(12, 5, 1, 7), (3, 12, 3, 1)])
+def test_geglu(channels: int, out: int, batch: int, tokens: int) -> None:
+    ours, reference, x = GEGLU(channels, out), ReferenceGEGLU(channels, out), normal(batch, tokens, channels)
+    share(ours, reference, std=0.5)
+    compare("GEGLU", ours, reference, ours(x), reference(x))
 
 
 @pytest.mark.parametrize(("batch", "tokens"), [(1, 7), (3, 1)])

@@ -21,3 +21,12 @@ def test_it_is_open_in_half_precision_alone(dtype: torch.dtype, monkeypatch: pyt
     rounding = 2 * torch.finfo(dtype).eps if dtype == torch.bfloat16 else None
     assert_parity("open", mine(x), expected, rounding)
     assert len(fused) == (dtype != torch.bfloat16)
+
+
+def test_upcast_stays_upcast() -> None:
+    """What asks for weights in float32 gets them, also in half precision."""
+    plain = randomize_(Attention(24, 3, upcast=True), std=0.5).bfloat16()
+    mine = OpenAttention(24, 3, upcast=True).bfloat16()
+    mine.load_state_dict(plain.state_dict(), strict=True)
+    x = torch.randn(2, 9, 24, generator=torch.Generator().manual_seed(0)).bfloat16()
+    assert_parity("upcast", mine(x), plain(x), 0.0)

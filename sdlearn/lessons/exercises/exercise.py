@@ -42,6 +42,7 @@ class Exercise:
     core: whether it belongs to the lesson's core, and counts on the map; else to its section "Deeper".
     gradients: whether the answer's gradients are compared, too: only where something is trained through it.
     bugs: the classic mistakes, from the hints file. The registry puts them in.
+    called: what the learner's answer is called, where the package's name says too little: `Attention.forward`.
     """
 
     id: str
@@ -56,6 +57,7 @@ class Exercise:
     core: bool = True
     gradients: bool = False
     bugs: tuple[Bug, ...] = ()
+    called: str | None = None
 
     @property
     def owner(self) -> type | None:
@@ -70,8 +72,8 @@ class Exercise:
 
     @property
     def name(self) -> str:
-        """What the learner's answer is called: as the package's, without leading underscores."""
-        return self.reference.__name__.lstrip("_")
+        """What the learner's answer is called: as the package's, without leading underscores, unless `called` says."""
+        return self.called or self.reference.__name__.lstrip("_")
 
     @property
     def input_names(self) -> list[str]:

@@ -81,7 +81,10 @@ def assess(exercise: Exercise, mine: Any, seconds: float = SECONDS) -> Verdict:
 
 
 def judge(exercise: Exercise, mine: Any, theirs: Reference) -> Verdict:
-    """The verdict, in the order: not written yet, an exception, a bug, a misdeed, a difference, the gradients."""
+    """The verdict, in the order: not written yet, an exception, a bug, a misdeed, a difference, the gradients.
+
+    An input that was changed in place comes before a bug: the values may be wrong for that reason only.
+    """
     with torch.enable_grad():
         set_global_seeds(GLOBAL_SEEDS[0])
         try:
@@ -97,7 +100,8 @@ def judge(exercise: Exercise, mine: Any, theirs: Reference) -> Verdict:
             named = hint_for_error(exercise, error)
             return Verdict("✘", in_one_line(error, mine) + more + (f": {named}" if named else ""))
         if wrong := first_difference(exercise, ours, theirs):
-            named = hint(exercise, ours) or own_randomness(exercise, mine, ours, theirs)
+            spoilt = next((run.spoilt for run in ours if run.spoilt), "")
+            named = spoilt or hint(exercise, ours) or own_randomness(exercise, mine, ours, theirs)
             return Verdict("✘", named or misdeed(ours, theirs) or habit(exercise, mine, ours, theirs) or wrong)
         if wrong := misdeed(ours, theirs):
             return Verdict("✘", wrong)

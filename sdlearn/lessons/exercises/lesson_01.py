@@ -17,8 +17,8 @@ ZERO_SNR = ScheduleConfig(rescale_betas_zero_snr=True)
 def steps(generator: torch.Generator) -> Iterator[Case]:
     """x and noise (B, ...), and the number of the step."""
     for words, config, shape, t in (
-        ("scaled_linear, t = 999, the last step", SCALED, (2, 3, 5, 4), 999),
         ("linear, t = 500", LINEAR, (3, 7), 500),
+        ("scaled_linear, t = 999, the last step", SCALED, (2, 3, 5, 4), 999),
         ("cosine, t = 120", COSINE, (1, 4, 3, 5), 120),
         ("scaled_linear, t = 0, the first step", SCALED, (2, 1, 3), 0),
         ("a schedule of 7 steps, t = 6, its last", SHORT, (5,), 6),
@@ -31,10 +31,11 @@ def jumps(generator: torch.Generator) -> Iterator[Case]:
     """x_0 and noise (B, ...), and t, one for all or one for each picture.
 
     Where t is a tensor (B,), the last dimension is also B: a t that isn't reshaped runs, and is named as a mistake.
+    They are in no order, and one comes twice: a t that is sorted is found out.
     """
     for words, config, shape, t in (
         ("scaled_linear, t = 700 for all pictures", SCALED, (2, 3, 5, 4), 700),
-        ("linear, a t for each of three, [0, 250, 999]", LINEAR, (3, 3), [0, 250, 999]),
+        ("linear, a t for each of four, [640, 0, 999, 640]", LINEAR, (4, 4), [640, 0, 999, 640]),
         ("cosine, a t for each of two, [40, 600]", COSINE, (2, 4, 3, 2), [40, 600]),
         ("scaled_linear, t = 0, the first step", SCALED, (2, 1, 3), 0),
         ("a schedule of 7 steps, one picture, t = [6], the last", SHORT, (1, 2, 1), [6]),

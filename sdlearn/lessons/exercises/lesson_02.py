@@ -8,6 +8,7 @@ from torch import Tensor
 from sdlearn.diffusion.grids import make_grid
 from sdlearn.diffusion.samplers import ddpm
 from sdlearn.diffusion.schedule import Schedule, ScheduleConfig, simple_loss
+from sdlearn.lessons.exercises.compare import is_number
 from sdlearn.lessons.exercises.exercise import Case, Exercise
 
 
@@ -47,7 +48,12 @@ def predictions(generator: torch.Generator) -> Iterator[Case]:
 
 
 def curve(x: Tensor, t: Tensor) -> Tensor:
-    """Stands for a network that gets a t for each picture, (B,): smooth in x, and different at every timestep."""
+    """Stands for a network that gets a t for each picture, (B,): smooth in x, and different at every timestep.
+
+    Raises TypeError if it gets anything else for x or t.
+    """
+    if not isinstance(t, Tensor) or t.ndim != 1 or x.ndim < 2:
+        raise TypeError("denoise takes x and then t, one for each example: denoise(x, t)")
     return torch.sin(2 * x + t.view(-1, *[1] * (x.ndim - 1)) / 300)
 
 
@@ -75,13 +81,15 @@ def loss_to_learn_from(
     t: Tensor,
     schedule: Schedule,
 ) -> Tensor:
-    """The loss of a network with a weight. Raises TypeError or ValueError if the weight gets no gradient from it."""
+    """The loss of a network with a weight. Raises TypeError or ValueError if the weight can't learn from it."""
     weight = torch.ones((), requires_grad=True)
     loss = part(lambda x, t: denoise(weight * x, t), x0, noise, t, schedule)
-    if not isinstance(loss, Tensor):
-        raise TypeError("the loss isn't a tensor, so the network can't learn from it; return it without .item()")
-    if not loss.requires_grad:
-        raise ValueError("no gradient reaches the network, so it can't learn: no_grad or detach() cuts it off")
+    if is_number(loss):
+        raise TypeError("the loss is a number, so the network can't learn from it; return a tensor, without .item()")
+    if weight.grad is not None:
+        raise ValueError("it calls backward(), but that is for the training loop to do; return the loss")
+    if isinstance(loss, Tensor) and not loss.requires_grad:
+        raise ValueError("the network can't learn: its answer isn't used, or no_grad or detach() cuts it off")
     return loss
 
 
@@ -91,8 +99,8 @@ def wave(x: Tensor, t: float) -> Tensor:
 
 
 def nudge(x: Tensor, i: int) -> Tensor:
-    """Stands for inpainting's `project`, which changes x after every network call."""
-    return x + 0.01 * (i + 1)
+    """Stands for inpainting's `project`, which changes x after every network call; changing the mean isn't the same."""
+    return 0.9 * x + 0.01 * (i + 1)
 
 
 def starts(generator: torch.Generator) -> Iterator[Case]:
@@ -126,10 +134,11 @@ EXERCISES = (
         part="schedule",
         sampler="ddpm",
         box="sampler",
+        core=False,
     ),
     Exercise(
         "02.x0_at", Schedule.x0_at, predictions, difficulty=1, minutes=5, part="schedule", box="sampler", core=False
     ),
-    Exercise("02.simple_loss", simple_loss, batches, difficulty=1, minutes=5, run=loss_to_learn_from, core=False),
+    Exercise("02.simple_loss", simple_loss, batches, difficulty=1, minutes=5, run=loss_to_learn_from),
     Exercise("02.ddpm", ddpm, starts, difficulty=2, minutes=10, part="ddpm", box="sampler"),
 )

@@ -42,12 +42,14 @@ class Mismatch(Exception):
 class Run:
     """What a part did with one case, and what it should not have done.
 
-    calls: of the network. drew: it drew from a generator among the inputs. printed: it printed something.
+    calls: of the network. spoilt: it changed this input in place, in words. drew: it drew from a generator among the
+    inputs. printed: it printed something.
     """
 
     output: Any
     calls: int
     misdeeds: list[str]
+    spoilt: str
     drew: bool
     printed: bool
 
@@ -100,13 +102,14 @@ def run_case(exercise: Exercise, part: Any, case: Case, number: int, steps: int 
     generators = [(one, one.get_state()) for one in inputs if isinstance(one, torch.Generator)]
     printed = sys.stdout.count if isinstance(sys.stdout, Beginning) else 0
     output, misdeeds = collect(call_with(exercise, function, inputs), steps)
-    for (place, one), old in zip(watched, before, strict=True):
-        if not same(one, old):
-            misdeeds.insert(0, f"it changes {place}, one of its inputs, in place; work on a copy: {place}.clone()")
-            break
+    changed = [place for (place, one), old in zip(watched, before, strict=True) if not same(one, old)]
+    spoilt = (
+        f"it changes {changed[0]}, one of its inputs, in place; work on a copy: {changed[0]}.clone()" if changed else ""
+    )
+    misdeeds = [spoilt, *misdeeds] if spoilt else misdeeds
     drew = any(not torch.equal(one.get_state(), state) for one, state in generators)
     printed = isinstance(sys.stdout, Beginning) and sys.stdout.count > printed
-    return Run(output, sum(one.calls for one in networks), misdeeds, drew, printed)
+    return Run(output, sum(one.calls for one in networks), misdeeds, spoilt, drew, printed)
 
 
 def prepare(exercise: Exercise, part: Any, case: Case, number: int) -> tuple[Callable[..., Any], list[Any]]:

@@ -10,10 +10,12 @@ RATES = "signal_rates = torch.cumprod(1 - betas, dim=0).sqrt()"
 SCALED = "alphas_cumprod = ((signal_rates - final) * (first / (first - final))) ** 2"
 HALVED = "return self.conv(x if self.symmetric else F.pad(x, (0, 1, 0, 1)))"
 LAYERS = "for mine, theirs in zip(features(one), features(other), strict=True):"
+JOINED = "return self.to_out[0](out.transpose(1, 2).flatten(2))"
 BACK = "x = previous.sqrt() * x0 + (1 - previous - sigma ** 2).clamp(min=0).sqrt() * epsilon"
 
 SAME_NUMBER = "a tensor of one whole number is used as the number"
 OTHER_DEVICE = "it matters only where x is on another device than the generator"
+EITHER_WAY = "two dimensions are exchanged in either order"
 TWICE = "the second entry of a step is the first of the next step"
 
 
@@ -76,6 +78,11 @@ SURVIVORS: dict[str, dict[str, list[str]]] = {
             *changes("yield Step(i + 1, timesteps[i + 1], x, x0)", ("timesteps[i + 1]", "timesteps[i + 2]")),
         ],
     },
+    "05.encode_pictures": {
+        "there are always as many generators as pictures": changes(
+            "alone = zip(pictures.split(1), generator, strict=True)", ("strict=True", "strict=False")
+        ),
+    },
     "06.perceptual_distance": {
         "both pictures go through the same layers": changes(LAYERS, ("strict=True", "strict=False")),
         "the distance is the same in either order": changes(
@@ -88,6 +95,17 @@ SURVIVORS: dict[str, dict[str, list[str]]] = {
     "06.downsample": {
         "with even sides a second row or column of zeros is never reached": changes(
             HALVED, ("(0, 1, 0, 1)", "(0, 2, 0, 1)"), ("(0, 1, 0, 1)", "(0, 1, 0, 2)")
+        ),
+    },
+    "08.split_heads": {
+        EITHER_WAY: changes(
+            "return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)", ("transpose(1, 2)", "transpose(2, 1)")
+        ),
+    },
+    "08.cross_attention": {
+        EITHER_WAY: changes(JOINED, ("transpose(1, 2)", "transpose(2, 1)")),
+        "the list has one entry, which is the first and the last": changes(
+            JOINED, ("to_out[0]", "to_out[0 - 1]"), ("to_out[0]", "to_out[-1]")
         ),
     },
 }

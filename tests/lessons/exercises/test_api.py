@@ -49,14 +49,24 @@ class TestPart:
         snr = ex.part("01.snr")(Schedule(ScheduleConfig()), 500)
         assert snr.dtype == torch.float32 and snr.shape == ()
 
+    def test_a_number_among_several_results_becomes_a_tensor(self) -> None:
+        def posterior(schedule, x0, x, t, previous):  # type: ignore[no-untyped-def]
+            mean, variance = Schedule.posterior(schedule, x0, x, t, previous)
+            return mean, 0 if previous < 0 else variance.item()
+
+        ex.check("02.posterior", posterior)
+        for previous in (20, -1):
+            mean, variance = ex.part("02.posterior")(Schedule(ScheduleConfig()), *torch.randn(2, 3), 40, previous)
+            assert mean.shape == (3,) and variance.dtype == torch.float32 and variance.shape == ()
+
 
 def test_case(capsys: pytest.CaptureFixture[str]) -> None:
     inputs = ex.case("04.ddim", 2)
     assert list(inputs) == ["denoise", "x", "grid", "schedule", "generator", "project", "eta"]
     assert capsys.readouterr().out.startswith("04.ddim, case 2: 7 steps, v_prediction")
     assert list(ex.case(METHOD.id, 1)) == ["schedule", "x0", "noise", "t"]
-    for number in (0, 6, "1"):
-        with pytest.raises(ValueError, match="has the cases 1 to 5"):
+    for number in (0, 13, "1"):
+        with pytest.raises(ValueError, match="has the cases 1 to 12"):
             ex.case("04.ddim", number)
 
 

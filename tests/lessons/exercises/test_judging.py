@@ -347,6 +347,24 @@ class TestMisdeeds:
 
         assert without(EULER, looped(spoils)).startswith("it changes x, one of its inputs, in place")
 
+    def test_an_input_changed_in_place_comes_before_a_bug(self) -> None:
+        """The bug would be true of the values, but they are wrong because the input is."""
+
+        def answer(schedule, x0, noise, t):  # type: ignore[no-untyped-def]
+            signal_rate, noise_rate = schedule.rates(t, x0)
+            return noise_rate * x0 + signal_rate * noise.clone() + 0 * x0.zero_()
+
+        assert without(METHOD, answer).startswith("it changes x0, one of its inputs, in place")
+
+    def test_a_loop_that_goes_on_is_named_by_its_steps(self) -> None:
+        def loop(denoise, x, grid, *others, **named):  # type: ignore[no-untyped-def]
+            i = 0
+            while True:
+                yield Step(i, 0.0, x, denoise(x, i))
+                i += 1
+
+        assert "it yields more than 4 steps, but there is one step for each entry" in without(EULER, loop)
+
     def test_yielded_tensors_that_share_memory(self) -> None:
         def euler(denoise, x, grid, schedule, generator=None, project=None):  # type: ignore[no-untyped-def]
             x = x.clone()

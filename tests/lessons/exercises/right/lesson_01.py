@@ -45,6 +45,11 @@ def step_picture_by_picture(schedule, x, noise, t):
     return torch.stack([(1 - beta).sqrt() * one + beta.sqrt() * n for one, n in zip(x, noise, strict=True)])
 
 
+def step_from_the_products(schedule, x, noise, t):
+    alpha = schedule.alphas_cumprod[t] / (schedule.alphas_cumprod[t - 1] if t else 1)
+    return alpha.sqrt() * x + (1 - alpha).sqrt() * noise
+
+
 def jump_in_einsteins_notation(schedule, x0, noise, t):
     alphas_cumprod = schedule.alphas_cumprod[torch.as_tensor(t).expand(len(x0))]
     signal = torch.einsum("b,b...->b...", alphas_cumprod**0.5, x0)
@@ -81,6 +86,11 @@ def jump_with_rates(schedule, x0, noise, t):
     signal_rate, noise_rate = schedule.rates(t, x0)
     with torch.no_grad():
         return torch.add(x0 * signal_rate, noise * noise_rate)
+
+
+def jump_transposed(schedule, x0, noise, t):
+    rate = schedule.alphas_cumprod[t]
+    return (rate.sqrt() * x0.movedim(0, -1) + (1 - rate).sqrt() * noise.movedim(0, -1)).movedim(-1, 0)
 
 
 def ratio_from_sigma(schedule, t):
@@ -169,6 +179,17 @@ def betas_in_float64(config):
     return rescale_zero_snr(betas) if config.rescale_betas_zero_snr else betas
 
 
+def betas_with_a_cosine_of_float32(config):
+    n, start, end = config.num_train_timesteps, config.beta_start, config.beta_end
+    f = torch.cos((torch.arange(n + 1) / n + 0.008) / 1.008 * math.pi / 2) ** 2
+    betas = {
+        "linear": torch.linspace(start, end, n),
+        "scaled_linear": torch.linspace(math.sqrt(start), math.sqrt(end), n) ** 2,
+        "squaredcos_cap_v2": (1 - f[1:] / f[:-1]).clamp(max=0.999),
+    }[config.beta_schedule]
+    return rescale_zero_snr(betas) if config.rescale_betas_zero_snr else betas
+
+
 def rescaled_in_a_loop(betas):
     rates = []
     for beta in betas:
@@ -199,6 +220,12 @@ def rescaled_with_numpy(betas):
     return 1 - alphas
 
 
+def rescaled_with_logarithms(betas):
+    rates = torch.log1p(-betas).cumsum(0).div(2).exp()
+    logs = ((rates - rates[-1]) * rates[0] / (rates[0] - rates[-1])).square().log()
+    return 1 - torch.cat([logs[:1], logs.diff()]).exp()
+
+
 @torch.no_grad()
 def rescaled_in_place_on_a_copy(betas):
     rates = (1 - betas).cumprod(0).sqrt()
@@ -219,6 +246,7 @@ RIGHT = {
         step_without_gradients,
         step_in_float64,
         step_picture_by_picture,
+        step_from_the_products,
     ],
     "01.add_noise": [
         jump_in_einsteins_notation,
@@ -227,6 +255,7 @@ RIGHT = {
         jump_in_place_on_a_copy,
         jump_by_unsqueezing,
         jump_with_rates,
+        jump_transposed,
     ],
     "01.snr": [
         ratio_from_sigma,
@@ -237,12 +266,19 @@ RIGHT = {
         ratio_from_the_logit,
         ratio_of_squared_rates,
     ],
-    "01.make_betas": [betas_with_numpy, betas_with_diffusers, betas_in_a_loop, betas_in_float64],
+    "01.make_betas": [
+        betas_with_numpy,
+        betas_with_diffusers,
+        betas_in_a_loop,
+        betas_in_float64,
+        betas_with_a_cosine_of_float32,
+    ],
     "01.rescale_zero_snr": [
         rescaled_in_a_loop,
         rescaled_with_diffusers,
         rescaled_with_the_line_through_two_points,
         rescaled_with_numpy,
         rescaled_in_place_on_a_copy,
+        rescaled_with_logarithms,
     ],
 }

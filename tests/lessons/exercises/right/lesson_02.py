@@ -60,6 +60,14 @@ def in_place_on_a_copy(schedule, x0, x, t, previous):
     return mean, (1 - alpha) * (1 - before) / (1 - now)
 
 
+def a_number_for_the_variance(schedule, x0, x, t, previous):
+    now = schedule.alphas_cumprod[t]
+    before = schedule.alphas_cumprod[previous] if previous >= 0 else torch.tensor(1.0)
+    beta = 1 - now / before
+    mean = (before.sqrt() * beta * x0 + (now / before).sqrt() * (1 - before) * x) / (1 - now)
+    return mean, (beta * (1 - before) / (1 - now)).item()
+
+
 def as_diffusers_does(schedule, x0, x, t, previous):
     alpha_prod_t = schedule.alphas_cumprod[t]
     alpha_prod_t_prev = schedule.alphas_cumprod[previous] if previous >= 0 else torch.tensor(1.0)
@@ -140,6 +148,14 @@ def loss_in_float64(denoise, x0, noise, t, schedule):
     return off.pow(2).sum() / off.numel()
 
 
+def loss_of_a_loop(denoise, x0, noise, t, schedule):
+    predictions, losses = denoise(schedule.add_noise(x0, noise, t), t), []
+    for i in range(len(t)):
+        one = slice(i, i + 1)
+        losses.append((predictions[one] - schedule.target(x0[one], noise[one], t[one])).square().mean())
+    return sum(losses) / len(losses)
+
+
 def with_the_formulas(denoise, x0, noise, t, schedule):
     bar = schedule.alphas_cumprod[t].reshape(-1, *[1] * (x0.ndim - 1))
     signal_rate, noise_rate = bar.sqrt(), (1 - bar).sqrt()
@@ -210,8 +226,16 @@ def with_diffusers(denoise, x, grid, schedule, generator=None, project=None):
 
 
 RIGHT = {
-    "02.posterior": [by_adding_precisions, in_float64, ends_early, by_numpy, in_place_on_a_copy, as_diffusers_does],
+    "02.posterior": [
+        by_adding_precisions,
+        in_float64,
+        ends_early,
+        by_numpy,
+        in_place_on_a_copy,
+        a_number_for_the_variance,
+        as_diffusers_does,
+    ],
     "02.x0_at": [with_match, from_a_table, x0_in_float64, x0_by_numpy, x0_in_place_on_a_copy],
-    "02.simple_loss": [with_mse_loss, by_einsum, loss_in_float64, with_the_formulas],
+    "02.simple_loss": [with_mse_loss, by_einsum, loss_in_float64, loss_of_a_loop, with_the_formulas],
     "02.ddpm": [in_pairs, while_steps_are_left, ddpm_in_place_on_a_copy, ddpm_in_float64, with_diffusers],
 }

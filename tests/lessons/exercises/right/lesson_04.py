@@ -54,6 +54,15 @@ def euler_in_float64(denoise, x, grid, schedule, generator=None, project=None):
         i += 1
 
 
+def euler_with_numbers(denoise, x, grid, schedule, generator=None, project=None):
+    sigmas = grid.sigmas.tolist()
+    for i, t in enumerate(grid.timesteps.tolist()):
+        x0 = denoised(denoise, x, t, sigmas[i], schedule)
+        x = x - (sigmas[i] - sigmas[i + 1]) * (x - x0) / sigmas[i]
+        x = project(x, i) if project else x
+        yield Step(i, t, x, x0)
+
+
 def euler_by_epsilon(denoise, x, grid, schedule, generator=None, project=None):
     for i, (t, sigma) in enumerate(zip(grid.timesteps.tolist(), grid.sigmas[:-1].tolist(), strict=True)):
         signal_rate = (sigma**2 + 1) ** -0.5
@@ -77,6 +86,8 @@ def euler_by_diffusers(denoise, x, grid, schedule, generator=None, project=None)
 
 
 def in_numbers(denoise, x, grid, schedule, generator=None, project=None, eta=0.0):
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta = {eta}, must be from 0 to 1")
     for i, t in enumerate(grid.timesteps.tolist()):
         now = schedule.alphas_cumprod[t].item()
         ahead = alphas_cumprod_after(schedule, t - grid.stride).item()
@@ -91,6 +102,8 @@ def in_numbers(denoise, x, grid, schedule, generator=None, project=None, eta=0.0
 
 
 def ddim_in_numpy(denoise, x, grid, schedule, generator=None, project=None, eta=0.0):
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta = {eta}, must be from 0 to 1")
     for i in range(len(grid)):
         t = grid.timesteps[i].item()
         prediction = denoise(x, t)
@@ -106,6 +119,8 @@ def ddim_in_numpy(denoise, x, grid, schedule, generator=None, project=None, eta=
 
 
 def ddim_in_place_on_a_copy(denoise, x, grid, schedule, generator=None, project=None, eta=0.0):
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta = {eta}, must be from 0 to 1")
     x = x.clone()
     for i, t in enumerate(grid.timesteps.tolist()):
         prediction = denoise(x, t)
@@ -123,6 +138,8 @@ def ddim_in_place_on_a_copy(denoise, x, grid, schedule, generator=None, project=
 
 @torch.no_grad()
 def ddim_in_float64(denoise, x, grid, schedule, generator=None, project=None, eta=0.0):
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta = {eta}, must be from 0 to 1")
     table = torch.cumprod(1 - schedule.betas.double(), 0)
     end = torch.tensor(1.0).double() if schedule.config.set_alpha_to_one else table[0]
     x = x.double()
@@ -138,9 +155,20 @@ def ddim_in_float64(denoise, x, grid, schedule, generator=None, project=None, et
         yield Step(i, t, x, x0)
 
 
+def checked_at_once(denoise, x, grid, schedule, generator=None, project=None, eta=0.0):
+    """A function that isn't a generator itself, so it refuses when it is called, and not at the first step."""
+    if not 0 <= eta <= 1 or (eta > 0 and generator is None):
+        raise ValueError("eta must be from 0 to 1, and above 0 there must be a generator")
+    return in_numbers(denoise, x, grid, schedule, generator, project, eta)
+
+
 def ddim_by_diffusers(denoise, x, grid, schedule, generator=None, project=None, eta=0.0):
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta = {eta}, must be from 0 to 1")
+    if eta > 0 and generator is None:
+        raise ValueError("a generator is needed")  # Diffusers draws from the global one
     scheduler = diffusers.DDIMScheduler.from_config(schedule.config.to_dict())
-    scheduler.set_timesteps(grid.steps)
+    scheduler.set_timesteps(len(schedule.betas) // grid.stride)
     for i, t in enumerate(grid.timesteps.tolist()):
         made = scheduler.step(denoise(x, t), t, x, eta=eta, generator=generator)
         x = project(made.prev_sample, i) if project else made.prev_sample
@@ -176,6 +204,20 @@ def heun_by_steps(denoise, x, grid, schedule, generator=None, project=None):
         x = start + (sigmas[i + 1] - sigmas[i]) * 0.5 * (first + second)
         x = project(x, i + 1) if project else x
         yield Step(i + 1, t[i + 1], x, x0)
+
+
+def heun_with_numbers(denoise, x, grid, schedule, generator=None, project=None):
+    sigmas = grid.sigmas.tolist()
+    for i, t in enumerate(grid.timesteps.tolist()):
+        x0 = denoised(denoise, x, t, sigmas[i], schedule)
+        slope = (x - x0) / sigmas[i]
+        if i % 2 == 0:
+            start, first = x, slope
+            x = x0 + sigmas[i + 1] * slope
+        else:
+            x = start - (sigmas[i - 1] - sigmas[i]) * (first + slope) / 2
+        x = project(x, i) if project else x
+        yield Step(i, t, x, x0)
 
 
 def heun_in_numpy(denoise, x, grid, schedule, generator=None, project=None):
@@ -248,11 +290,19 @@ RIGHT = {
         euler_in_numpy,
         euler_in_place_on_a_copy,
         euler_in_float64,
+        euler_with_numbers,
         euler_by_epsilon,
         euler_by_diffusers,
     ],
-    "04.ddim": [in_numbers, ddim_in_numpy, ddim_in_place_on_a_copy, ddim_in_float64, ddim_by_diffusers],
-    "04.heun": [half_and_half, heun_by_steps, heun_in_numpy, heun_in_float64],
+    "04.ddim": [
+        in_numbers,
+        checked_at_once,
+        ddim_in_numpy,
+        ddim_in_place_on_a_copy,
+        ddim_in_float64,
+        ddim_by_diffusers,
+    ],
+    "04.heun": [half_and_half, heun_by_steps, heun_with_numbers, heun_in_numpy, heun_in_float64],
     "04.adams_bashforth": [
         by_integrating_lagrange_s_polynomials,
         weights_in_numpy,

@@ -57,6 +57,22 @@ def step_with_all_betas(schedule, x, noise, t):
     return (1 - schedule.betas).sqrt() * x + schedule.betas.sqrt() * noise
 
 
+def step_after(schedule, x, noise, t):
+    beta = schedule.betas[t + 1]
+    return (1 - beta).sqrt() * x + beta.sqrt() * noise
+
+
+def step_for_step(schedule, x, noise, t):
+    for s in range(t + 1):
+        x = (1 - schedule.betas[s]) ** 0.5 * x + schedule.betas[s] ** 0.5 * noise
+    return x
+
+
+def step_with_shrunk_noise(schedule, x, noise, t):
+    beta = schedule.betas[t]
+    return (1 - beta).sqrt() * (x + beta.sqrt() * noise)
+
+
 def jump_not_reshaped(schedule, x0, noise, t):
     a = schedule.alphas_cumprod[t]
     return a.sqrt() * x0 + (1 - a).sqrt() * noise
@@ -106,6 +122,33 @@ def jump_with_swapped_inputs(schedule, x0, noise, t):
     return signal_rate * noise + noise_rate * x0
 
 
+def jump_with_sorted_t(schedule, x0, noise, t):
+    if torch.is_tensor(t):
+        t = t.sort().values
+    signal_rate, noise_rate = schedule.rates(t, x0)
+    return signal_rate * x0 + noise_rate * noise
+
+
+def jump_with_one_alpha_less(schedule, x0, noise, t):
+    a = torch.cat([torch.ones(1), torch.cumprod(1 - schedule.betas, 0)])[t].view(-1, *[1] * (x0.ndim - 1))
+    return a.sqrt() * x0 + (1 - a).sqrt() * noise
+
+
+def jump_with_summed_betas(schedule, x0, noise, t):
+    b = torch.cumsum(schedule.betas, 0)[t].reshape(-1, *[1] * (x0.ndim - 1))
+    return (1 - b).sqrt() * x0 + b.sqrt() * noise
+
+
+def jump_on_the_chord(schedule, x0, noise, t):
+    s = (torch.as_tensor(t) / len(schedule.betas)).reshape(-1, *[1] * (x0.ndim - 1))
+    return (1 - s) * x0 + s * noise
+
+
+def jump_to_the_velocity(schedule, x0, noise, t):
+    a = schedule.alphas_cumprod[t].reshape(-1, *[1] * (x0.ndim - 1))
+    return a.sqrt() * noise - (1 - a).sqrt() * x0
+
+
 def the_signal_alone(schedule, t):
     return schedule.alphas_cumprod[t]
 
@@ -142,6 +185,26 @@ def ratio_of_one_step(schedule, t):
     return schedule.alphas[t] / (1 - schedule.alphas[t])
 
 
+def ratio_as_an_item(schedule, t):
+    a = schedule.alphas_cumprod[t]
+    return (a / (1 - a)).item()
+
+
+def ratio_of_a_mean(schedule, t):
+    a = schedule.alphas_cumprod[t]
+    return (a / (1 - a)).mean()
+
+
+def ratios_of_all(schedule, t):
+    a = schedule.alphas_cumprod
+    return a / (1 - a)
+
+
+def ratio_of_squared_differences(schedule, t):
+    a = schedule.alphas_cumprod[t].sqrt()
+    return a**2 / (1 - a) ** 2
+
+
 def cosine(n, i):
     return math.cos((i / n + 0.008) / 1.008 * math.pi / 2) ** 2
 
@@ -159,6 +222,53 @@ def betas_with_fixed_ends(config):
 
 def betas_with_1000_steps(config):
     return torch.linspace(config.beta_start**0.5, config.beta_end**0.5, 1000) ** 2
+
+
+def betas_of(config, linear=None, f=cosine, cosine_betas=None, rescaled=True):
+    """The betas, with one thing changed."""
+    n, start, end = config.num_train_timesteps, config.beta_start, config.beta_end
+    if config.beta_schedule == "linear":
+        betas = linear(start, end, n) if linear else torch.linspace(start, end, n)
+    elif config.beta_schedule == "scaled_linear":
+        betas = torch.linspace(start**0.5, end**0.5, n) ** 2
+    else:
+        betas = torch.tensor([min(0.999, 1 - f(n, i + 1) / f(n, i)) for i in range(n)])
+        betas = cosine_betas(n) if cosine_betas else betas
+        if not rescaled:
+            return betas
+    return rescale_zero_snr(betas) if config.rescale_betas_zero_snr else betas
+
+
+def betas_with_arange(config):
+    return betas_of(config, lambda start, end, n: start + (end - start) * torch.arange(n) / n)
+
+
+def betas_without_the_first(config):
+    return betas_of(config, lambda start, end, n: torch.linspace(start, end, n + 1)[1:])
+
+
+def betas_from_f_before(config):
+    return betas_of(
+        config, cosine_betas=lambda n: torch.tensor([1 - cosine(n, i) / cosine(n, max(i - 1, 0)) for i in range(n)])
+    )
+
+
+def betas_from_f_0(config):
+    return betas_of(
+        config, cosine_betas=lambda n: torch.tensor([min(0.999, 1 - cosine(n, i + 1) / cosine(n, 0)) for i in range(n)])
+    )
+
+
+def betas_without_pi(config):
+    return betas_of(config, f=lambda n, i: math.cos((i / n + 0.008) / 1.008) ** 2)
+
+
+def betas_as_alphas(config):
+    return 1 - betas_of(config)
+
+
+def betas_returned_too_early(config):
+    return betas_of(config, rescaled=False)
 
 
 def betas_for_one_schedule_only(config):
@@ -200,6 +310,43 @@ def rescaled_one_short(betas):
     return 1 - a[1:] / a[:-1]
 
 
+def rescaled(rates):
+    a = rates**2
+    return 1 - torch.cat([a[:1], a[1:] / a[:-1]])
+
+
+def rescaled_by_the_first(betas):
+    rates = torch.cumprod(1 - betas, 0).sqrt()
+    return rescaled((rates - rates[-1]) / rates[0])
+
+
+def rescaled_as_if_it_began_at_1(betas):
+    rates = torch.cumprod(1 - betas, 0).sqrt()
+    return rescaled((rates - rates[-1]) / (1 - rates[-1]))
+
+
+def rescaled_with_a_view(betas):
+    rates = torch.cumprod(1 - betas, 0).sqrt()
+    first, last = rates[0], rates[-1].clone()
+    rates -= last
+    rates *= first / (first - last)
+    return rescaled(rates)
+
+
+def rescaled_upside_down(betas):
+    a = torch.cumprod(1 - rescale_zero_snr(betas), 0)
+    return 1 - torch.cat([a[:1], a[:-1] / a[1:]])
+
+
+def rescaled_with_roll(betas):
+    a = torch.cumprod(1 - rescale_zero_snr(betas), 0)
+    return 1 - a / a.roll(1)
+
+
+def rescaled_products(betas):
+    return torch.cumprod(1 - rescale_zero_snr(betas), 0)
+
+
 def rescaled_in_place(betas):
     betas[:] = rescale_zero_snr(betas.clone())
     return betas
@@ -217,10 +364,13 @@ WRONG = {
         ("that treats β as a standard deviation", step_with_a_deviation),
         ("t is off by one", step_counted_from_one),
         ("RuntimeError: The size of tensor a", step_with_all_betas),
+        ("the last step has none", step_after),
+        ("this walks all the steps up to t", step_for_step),
+        ("the noise is scaled down, too", step_with_shrunk_noise),
     ],
     "01.add_noise": [
         ("reshape alphas_cumprod[t] from (B,) to (B, 1, …, 1)", jump_not_reshaped),
-        ("the shape is (3, 1, 3, 3), but it must be (3, 3)", jump_for_images_only),
+        ("the shape is (4, 1, 4, 4), but it must be (4, 4)", jump_for_images_only),
         ("neither factor is rooted", jump_without_roots),
         ("the noise rate is not 1 − √ᾱ", jump_with_one_root),
         ("α and β of one step are used", jump_with_one_step_s_alpha),
@@ -229,6 +379,11 @@ WRONG = {
         ("t is off by one", jump_counted_from_one),
         ("it changes x0, one of its inputs, in place", jump_in_place),
         ("are swapped", jump_with_swapped_inputs),
+        ("the t are sorted", jump_with_sorted_t),
+        ("the product stops before step t", jump_with_one_alpha_less),
+        ("the β are added up", jump_with_summed_betas),
+        ("the straight mixture of newer models", jump_on_the_chord),
+        ("this is the velocity v", jump_to_the_velocity),
     ],
     "01.snr": [
         ("this is ᾱ, the signal's variance", the_signal_alone),
@@ -239,18 +394,36 @@ WRONG = {
         ("in the line `a = float(schedule.alphas_cumprod[t])`", ratio_for_a_number_only),
         ("ᾱ is squared", ratio_squared),
         ("α of one step is used", ratio_of_one_step),
+        ("it is right for a whole number", ratio_for_a_number_only),
+        ("for a whole number it is right", ratio_as_an_item),
+        ("the mean over all t", ratio_of_a_mean),
+        ("t isn't used", ratios_of_all),
+        ("not (1 − √ᾱ)²", ratio_of_squared_differences),
     ],
     "01.make_betas": [
         ("the ends are written as numbers", betas_with_fixed_ends),
         ("the shape is (1000,), but it must be (7,)", betas_with_1000_steps),
         ("linear, 5 timesteps, from 0.01 to 0.3", betas_for_one_schedule_only),
         ("the last β isn't beta_end", betas_without_the_last),
+        ("the last linear β isn't beta_end", betas_with_arange),
+        ("the first linear β isn't beta_start", betas_without_the_first),
+        ("the first β is 1 − f(1)/f(0), but here it is 0", betas_from_f_before),
+        ("the division is by f(0)", betas_from_f_0),
+        ("the factor π/2 is missing", betas_without_pi),
+        ("these are the alphas", betas_as_alphas),
+        ("is ignored for the cosine", betas_returned_too_early),
     ],
     "01.rescale_zero_snr": [
         ("ᾱ is shifted and scaled where √ᾱ belongs", rescaled_alphas_cumprod),
         ("√ᾱ is shifted, but not scaled", rescaled_without_scale),
         ("these are the alphas", rescaled_alphas),
-        ("the shape is (2,), but it must be (3,)", rescaled_one_short),
+        ("the first α is missing", rescaled_one_short),
+        ("then divided by its first value", rescaled_by_the_first),
+        ("is right only if the first signal rate is 1", rescaled_as_if_it_began_at_1),
+        ("r[0] is a view", rescaled_with_a_view),
+        ("the ratio is upside down", rescaled_upside_down),
+        ("which roll puts before it", rescaled_with_roll),
+        ("these are the ᾱ", rescaled_products),
         ("it changes betas, one of its inputs, in place", rescaled_in_place),
     ],
 }

@@ -67,6 +67,23 @@ def posterior_in_place(schedule, x0, x, t, previous):
     return x, (1 - before) / (1 - now) * (1 - alpha)
 
 
+def beta_from_the_start(schedule, x0, x, t, previous):
+    now = schedule.alphas_cumprod[t]
+    before = schedule.alphas_cumprod[previous] if previous >= 0 else torch.tensor(1.0)
+    alpha, beta = now / before, 1 - now
+    mean = (before.sqrt() * beta * x0 + alpha.sqrt() * (1 - before) * x) / (1 - now)
+    return mean, (1 - before) / (1 - now) * beta
+
+
+def precisions_at_the_end(schedule, x0, x, t, previous):
+    now = schedule.alphas_cumprod[t]
+    before = schedule.alphas_cumprod[previous] if previous >= 0 else torch.tensor(1.0)
+    alpha = now / before
+    precision = alpha / (1 - alpha) + 1 / (1 - before)
+    weighted = alpha.sqrt() * x / (1 - alpha) + before.sqrt() * x0 / (1 - before)
+    return weighted / precision, 1 / precision
+
+
 def always_epsilon(schedule, prediction, x, signal_rate, noise_rate):
     return (x - noise_rate * prediction) / signal_rate
 
@@ -99,6 +116,14 @@ def diffusers_word_forgotten(schedule, prediction, x, signal_rate, noise_rate):
     return signal_rate * x - noise_rate * prediction
 
 
+def noise_for_v(schedule, prediction, x, signal_rate, noise_rate):
+    if schedule.config.prediction_type == "epsilon":
+        return (x - noise_rate * prediction) / signal_rate
+    if schedule.config.prediction_type == "sample":
+        return prediction
+    return noise_rate * x + signal_rate * prediction
+
+
 def a_sum(denoise, x0, noise, t, schedule):
     x = schedule.add_noise(x0, noise, t)
     return ((denoise(x, t) - schedule.target(x0, noise, t)) ** 2).sum()
@@ -117,6 +142,49 @@ def a_number(denoise, x0, noise, t, schedule):
 def nothing_to_learn_from(denoise, x0, noise, t, schedule):
     x = schedule.add_noise(x0, noise, t)
     return ((denoise(x, t) - schedule.target(x0, noise, t)) ** 2).mean()
+
+
+def answer_unused(denoise, x0, noise, t, schedule):
+    x = schedule.add_noise(x0, noise, t)
+    denoise(x, t)
+    return (schedule.target(x0, noise, t) - x).square().mean()
+
+
+def learns_by_itself(denoise, x0, noise, t, schedule):
+    x = schedule.add_noise(x0, noise, t)
+    loss = ((denoise(x, t) - schedule.target(x0, noise, t)) ** 2).mean()
+    loss.backward()
+    return loss
+
+
+def loss_and_x(denoise, x0, noise, t, schedule):
+    x = schedule.add_noise(x0, noise, t)
+    return ((denoise(x, t) - schedule.target(x0, noise, t)) ** 2).mean(), x
+
+
+def loss_not_returned(denoise, x0, noise, t, schedule):
+    x = schedule.add_noise(x0, noise, t)
+    ((denoise(x, t) - schedule.target(x0, noise, t)) ** 2).mean()
+
+
+def noise_for_t(denoise, x0, noise, t, schedule):
+    x = schedule.add_noise(x0, noise, t)
+    return ((denoise(x, noise) - schedule.target(x0, noise, t)) ** 2).mean()
+
+
+def t_before_x(denoise, x0, noise, t, schedule):
+    x = schedule.add_noise(x0, noise, t)
+    return ((denoise(t, x) - schedule.target(x0, noise, t)) ** 2).mean()
+
+
+def over_x0(denoise, x0, noise, t, schedule):
+    x = x0.copy_(schedule.add_noise(x0, noise, t))
+    return ((denoise(x, t) - schedule.target(x0, noise, t)) ** 2).mean()
+
+
+def always_velocity(denoise, x0, noise, t, schedule):
+    x = schedule.add_noise(x0, noise, t)
+    return ((denoise(x, t) - schedule.velocity(x0, noise, t)) ** 2).mean()
 
 
 def clean_pictures(denoise, x0, noise, t, schedule):
@@ -238,6 +306,50 @@ def asks_twice(denoise, x, grid, schedule, generator=None, project=None):
         yield Step(i, t, x, schedule.to_x0(denoise(before, t), before, t))
 
 
+def project_before_the_noise(denoise, x, grid, schedule, generator=None, project=None):
+    timesteps = [*grid.timesteps.tolist(), -1]
+    for i, t in enumerate(timesteps[:-1]):
+        x0 = schedule.to_x0(denoise(x, t), x, t)
+        x, variance = schedule.posterior(x0, x, t, timesteps[i + 1])
+        x = project(x, i) if project else x
+        if timesteps[i + 1] >= 0:
+            x = x + variance.sqrt() * draw_noise(x.shape, generator)
+        yield Step(i, t, x, x0)
+
+
+def noise_drawn_once(denoise, x, grid, schedule, generator=None, project=None):
+    noise = draw_noise(x.shape, generator)
+    timesteps = [*grid.timesteps.tolist(), -1]
+    for i, t in enumerate(timesteps[:-1]):
+        x0 = schedule.to_x0(denoise(x, t), x, t)
+        mean, variance = schedule.posterior(x0, x, t, timesteps[i + 1])
+        x = mean + variance.sqrt() * noise
+        x = project(x, i) if project else x
+        yield Step(i, t, x, x0)
+
+
+def every_timestep(denoise, x, grid, schedule, generator=None, project=None):
+    for i, t in enumerate(range(999, -1, -1)):
+        x0 = schedule.to_x0(denoise(x, t), x, t)
+        x, variance = schedule.posterior(x0, x, t, t - 1)
+        if t > 0:
+            x = x + variance.sqrt() * draw_noise(x.shape, generator)
+        x = project(x, i) if project else x
+        yield Step(i, t, x, x0)
+
+
+def ends_at_zero(denoise, x, grid, schedule, generator=None, project=None):
+    timesteps = grid.timesteps.tolist()
+    for i, t in enumerate(timesteps):
+        previous = timesteps[i + 1] if i + 1 < len(timesteps) else 0
+        x0 = schedule.to_x0(denoise(x, t), x, t)
+        x, variance = schedule.posterior(x0, x, t, previous)
+        if i + 1 < len(timesteps):
+            x = x + variance.sqrt() * draw_noise(x.shape, generator)
+        x = project(x, i) if project else x
+        yield Step(i, t, x, x0)
+
+
 def counts_one_less(denoise, x, grid, schedule, generator=None, project=None):
     timesteps = [*grid.timesteps.tolist(), -1]
     for i, t in enumerate(timesteps[:-1]):
@@ -254,6 +366,8 @@ WRONG = {
         ("α and β are those of a single step", of_one_step),
         ("standard deviation, but the variance is asked for", a_deviation),
         ("the roots are missing", without_roots),
+        ("β is 1 − ᾱ at t", beta_from_the_start),
+        ("with precisions the end needs a line of its own", precisions_at_the_end),
         ("the variance is β, the noise of the forward step", beta_for_its_tilde),
         ("in another order than the task asks for", variance_first),
         ("is a `return` missing", no_return),
@@ -263,14 +377,23 @@ WRONG = {
         ("every prediction is treated as epsilon", always_epsilon),
         ("every prediction is treated as v", always_v),
         ("the sign of v", wrong_sign_of_v),
+        ("the answer for v is epsilon", noise_for_v),
         ("brackets are missing", missing_brackets),
         ('"sample" is forgotten', diffusers_word_forgotten),
     ],
     "02.simple_loss": [
         ("the squares are summed, but the mean is asked for", a_sum),
         ("the target is always the noise", target_epsilon),
-        ("the loss isn't a tensor", a_number),
-        ("no gradient reaches the network", nothing_to_learn_from),
+        ("the loss is a number", a_number),
+        ("no_grad or detach() cuts it off", nothing_to_learn_from),
+        ("its answer isn't used", answer_unused),
+        ("it calls backward(), but that is for the training loop", learns_by_itself),
+        ("it returns 2 values (a tensor, a tensor), but it must return a tensor", loss_and_x),
+        ("it returns None", loss_not_returned),
+        ("denoise takes x and then t, one for each example", noise_for_t),
+        ("denoise takes x and then t, one for each example", t_before_x),
+        ("it changes x0, one of its inputs, in place", over_x0),
+        ("the target is always v", always_velocity),
         ("the network is shown x_0", clean_pictures),
         ("random numbers of its own", its_own_noise),
         ("must match the size", without_a_shape),
@@ -286,6 +409,10 @@ WRONG = {
         ("schedule.to_x0 has to convert it", forgets_to_convert),
         ("multiplied by the variance", with_the_variance),
         ("it calls the network", asks_twice),
+        ("project changes the mean, but it must change x", project_before_the_noise),
+        ("it is drawn before the loop", noise_drawn_once),
+        ("it yields more than 4 steps", every_timestep),
+        ("`previous` is −1, and not 0", ends_at_zero),
         ("t = -1, must be a whole number", counts_one_less),
     ],
 }

@@ -54,6 +54,10 @@ def step_with_a_half_for_all(x, score, step_size, generator):
     return x + step_size / 2 * (score + draw_noise(x.shape, generator))
 
 
+def step_of_size_03(x, score, step_size, generator):
+    return x + 0.15 * score + 0.3**0.5 * draw_noise(x.shape, generator)
+
+
 def score_with_the_noise(prediction, x, t, schedule):
     return schedule.to_epsilon(prediction, x, t) / schedule.rates(t, x)[1]
 
@@ -103,6 +107,10 @@ def score_without_a_signal_rate(prediction, x, t, schedule):
     return (schedule.to_x0(prediction, x, t) - x) / noise_rate**2
 
 
+def score_at_700(prediction, x, t, schedule):
+    return -schedule.to_epsilon(prediction, x, t) / schedule.rates(700, x)[1]
+
+
 def log_q(start, end, step_size):
     way = end.x - start.x - step_size / 2 * start.score
     return -way.square().flatten(1).sum(1) / (2 * step_size)
@@ -147,6 +155,18 @@ def acceptance_with_a_mean(start, end, step_size):
 def acceptance_of_all_chains_together(start, end, step_size):
     there = -((end.x - start.x - step_size / 2 * start.score) ** 2).sum() / (2 * step_size)
     back = -((start.x - end.x - step_size / 2 * end.score) ** 2).sum() / (2 * step_size)
+    return (end.log_density - start.log_density + back - there).clamp(max=0)
+
+
+def acceptance_with_a_way_back_against_the_arrow(start, end, step_size):
+    back = start.x - (end.x - step_size / 2 * end.score)
+    log_back = -back.square().flatten(1).sum(1) / (2 * step_size)
+    return (end.log_density - start.log_density + log_back - log_q(start, end, step_size)).clamp(max=0)
+
+
+def acceptance_without_flatten(start, end, step_size):
+    there = -((end.x - start.x - step_size / 2 * start.score) ** 2).sum(1) / (2 * step_size)
+    back = -((start.x - end.x - step_size / 2 * end.score) ** 2).sum(1) / (2 * step_size)
     return (end.log_density - start.log_density + back - there).clamp(max=0)
 
 
@@ -205,6 +225,23 @@ def leapfrog_with_the_old_force(score, x, momentum, step_size, leapfrog_steps):
     return x, momentum
 
 
+def leapfrog_with_one_force_for_both_halves(score, x, momentum, step_size, leapfrog_steps):
+    for _ in range(leapfrog_steps):
+        force = score(x)
+        half = momentum + step_size / 2 * force
+        x = x + step_size * half
+        momentum = half + step_size / 2 * force
+    return x, momentum
+
+
+def leapfrog_in_whole_kicks(score, x, momentum, step_size, leapfrog_steps):
+    for _ in range(leapfrog_steps):
+        momentum = momentum + step_size * score(x)
+        x = x + step_size * momentum
+        momentum = momentum + step_size * score(x)
+    return x, momentum
+
+
 def leapfrog_of_x_alone(score, x, momentum, step_size, leapfrog_steps):
     for _ in range(leapfrog_steps):
         momentum = momentum + step_size / 2 * score(x)
@@ -226,6 +263,7 @@ WRONG = {
         ("return", step_that_returns_nothing),
         ("only the arrow has the half", step_with_half_a_push),
         ("the root of h", step_with_a_half_for_all),
+        ("0.3 is written into it", step_of_size_03),
     ],
     "03.to_score": [
         ("the sign is missing", score_with_the_noise),
@@ -238,6 +276,7 @@ WRONG = {
         ("tuple", score_by_both_rates),
         ("size of tensor", score_of_one_t),
         ("holds x_0 times the signal rate", score_without_a_signal_rate),
+        ("the rates are those of t = 700", score_at_700),
     ],
     "03.mala_log_acceptance": [
         ("Metropolis's rule", acceptance_by_metropolis),
@@ -248,6 +287,8 @@ WRONG = {
         ("brackets are missing", acceptance_without_brackets),
         ("averaged over the axes", acceptance_with_a_mean),
         ("of all chains", acceptance_of_all_chains_together),
+        ("the way back has a wrong sign", acceptance_with_a_way_back_against_the_arrow),
+        ("sum(1) adds up one axis only", acceptance_without_flatten),
     ],
     "03.leapfrog": [
         ("Euler's rule", eulers_rule),
@@ -256,7 +297,9 @@ WRONG = {
         ("the wrong sign", leapfrog_downhill),
         ("turned round", leapfrog_turned_round),
         ("swapped", leapfrog_swapped),
-        ("the old place", leapfrog_with_the_old_force),
+        ("always the first one", leapfrog_with_the_old_force),
+        ("the second needs the score", leapfrog_with_one_force_for_both_halves),
+        ("whole step, but", leapfrog_in_whole_kicks),
         ("must return 2 values", leapfrog_of_x_alone),
     ],
 }
