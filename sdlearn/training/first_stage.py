@@ -56,9 +56,10 @@ def load_features(file: Path | None = None) -> PerceptualFeatures:
 def perceptual_distance(features: Features, one: Tensor, other: Tensor) -> Tensor:
     """How different two batches of pictures (B, 3, H, W) look to a network: (B,).
 
-    `features` gives for each of its layers a tensor (B, C, h, w). In each layer the channels of a pixel are scaled to
-    a vector of length 1 (one that is all 0 stays so), the squared differences are summed over the channels and averaged
-    over the pixels. The layers are added up. LPIPS (arXiv 1801.03924, section 3) without its learned weights.
+    `features` gives for each of its layers a tensor (B, C, h, w). In each layer the channels of a
+    pixel are scaled to a vector of length 1 (one that is all 0 stays so), the squared differences
+    are summed over the channels and averaged over the pixels. The layers are added up. LPIPS
+    (arXiv 1801.03924, section 3) without its learned weights.
     """
     distance = one.new_zeros(len(one))
     for mine, theirs in zip(features(one), features(other), strict=True):
@@ -68,10 +69,10 @@ def perceptual_distance(features: Features, one: Tensor, other: Tensor) -> Tenso
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """The hinge loss of a discriminator: its numbers for real patches shall be above 1, those for fake ones below −1.
+    """The hinge loss of a discriminator: real patches shall get more than 1, fake ones less than −1.
 
-    real, fake: its numbers (B, 1, h, w). What is right by more than that costs nothing; else the cost grows in a
-    straight line. The mean of real ones and the mean of fake ones count half each.
+    real, fake: its numbers (B, 1, h, w). What is right by more than that costs nothing; else the
+    cost grows in a straight line. The mean of real ones and the mean of fake ones count half each.
     """
     return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
 
@@ -82,10 +83,11 @@ def adversarial_loss(fake: Tensor) -> Tensor:
 
 
 def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor) -> Tensor:
-    """The weight with which the adversarial loss pulls at the decoder's last layer as hard as the reconstruction loss.
+    """The weight that lets the adversarial loss pull at the decoder's last layer as hard as the other.
 
-    The length of the reconstruction loss's gradient with respect to that layer's weights, over the length of the
-    adversarial loss's plus 1e-4; at most 10,000. No gradient flows through it (arXiv 2012.09841, section 3.1).
+    The length of the reconstruction loss's gradient with respect to that layer's weights, over the
+    length of the adversarial loss's plus 1e-4; at most 10,000. No gradient flows through it (arXiv
+    2012.09841, section 3.1).
     """
 
     def pull(loss: Tensor) -> Tensor:
@@ -104,8 +106,8 @@ def fixed(network: nn.Module, x: Tensor) -> Tensor:
 def scaling_factor(autoencoder: Autoencoder, batches: Iterable[Tensor]) -> float:
     """1 / the standard deviation of all numbers in the latents of some pictures.
 
-    batches: of pictures (B, 3, H, W) in [−1, 1], each perhaps of another size. Their latents are those that the
-    encoder finds most likely.
+    batches: of pictures (B, 3, H, W) in [−1, 1], each perhaps of another size. Their latents are
+    those that the encoder finds most likely.
     """
     latents = torch.cat([autoencoder.encode(pictures).mode().flatten() for pictures in batches])
     return 1 / latents.std().item()

@@ -2,7 +2,7 @@
 
     make recorded RUN=first_stage
 
-Takes a quarter of an hour on one core, and resumes where it was stopped. All learn from the same crops, of 32 × 32
+Takes twenty minutes on one core, and resumes where it was stopped. All learn from the same crops, of 32 × 32
 pixels, of scenes with 20 subjects. First each factor is trained equally long with the absolute difference of pixels.
 Then the autoencoder of factor 4 goes on in three ways: with the same loss, with a perceptual distance added, and with a
 discriminator added to both. How good their reconstructions of new scenes are, whole ones, is measured in four ways.

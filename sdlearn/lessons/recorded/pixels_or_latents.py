@@ -2,7 +2,7 @@
 
     make recorded RUN=pixels_or_latents
 
-Takes a quarter of an hour on one core, and resumes where it was stopped. Eight subjects on ten colours. The latents are
+Takes ten minutes on one core, and resumes where it was stopped. Eight subjects on ten colours. The latents are
 those of the bundled autoencoder, whose own training isn't counted. A step on pixels costs many times as much, so there
 are so many fewer of them. Then both draw the same prompts. How many have the requested background colour, and in how
 many does the judge recognise the requested subject?
