@@ -292,30 +292,31 @@ def train_bpe(texts: Iterable[str], vocab_size: int, max_length: int = 77) -> To
         raise ValueError(f"vocab_size = {vocab_size} is too small: bytes and special tokens alone are {len(vocab)}")
     counts = Counter(word for text in texts for word in split_words(normalize(text)))
     words = [(spell(word), count) for word, count in counts.items()]
-    frequency: Counter[Pair] = Counter()
-    for tokens, count in words:
-        for pair in pairwise(tokens):
-            frequency[pair] += count
     merges: list[Pair] = []
-    while len(vocab) < vocab_size and frequency:
-        best = min(frequency, key=lambda pair: (-frequency[pair], pair))
+    while len(vocab) < vocab_size and (best := most_frequent_pair(words)):
         merges.append(best)
         vocab.setdefault("".join(best), len(vocab))
-        for tokens, count in words:
-            if best in pairwise(tokens):
-                for pair in pairwise(tokens):
-                    frequency[pair] -= count
-                merge_everywhere(tokens, best)
-                for pair in pairwise(tokens):
-                    frequency[pair] += count
-        frequency = +frequency  # drops the pairs that are gone
+        words = [(merge_pair(tokens, best), count) for tokens, count in words]
     return Tokenizer(make_vocabulary(merges), merges, max_length)
 
 
-def merge_everywhere(tokens: list[str], pair: Pair) -> None:
-    """Merge every occurrence of `pair`, from left to right, in place."""
-    i = 0
-    while i < len(tokens) - 1:
-        if (tokens[i], tokens[i + 1]) == pair:
-            tokens[i : i + 2] = [tokens[i] + tokens[i + 1]]
-        i += 1
+def most_frequent_pair(words: Iterable[tuple[list[str], int]]) -> Pair | None:
+    """The two neighbouring tokens that occur most often. None if every word is one token.
+
+    words: tokens, and how often this word occurs. Of equally frequent pairs it is the first in alphabetical order.
+    """
+    frequency = Counter()
+    for tokens, count in words:
+        for pair in pairwise(tokens):
+            frequency[pair] += count
+    return min(frequency, key=lambda pair: (-frequency[pair], pair), default=None)
+
+
+def merge_pair(tokens: list[str], pair: Pair) -> list[str]:
+    """The tokens of a word in which every occurrence of `pair`, from left to right, has become one token."""
+    merged = []
+    for token in tokens:
+        merged.append(token)
+        if tuple(merged[-2:]) == pair:
+            merged[-2:] = ["".join(pair)]
+    return merged

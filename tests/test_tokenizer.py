@@ -14,7 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
-from sdlearn.tokenizer import BOS, EOS, Tokenizer, kind, make_vocabulary, normalize, spell, split_words, train_bpe
+from sdlearn.tokenizer import (
+    BOS,
+    EOS,
+    Tokenizer,
+    kind,
+    make_vocabulary,
+    merge_pair,
+    most_frequent_pair,
+    normalize,
+    spell,
+    split_words,
+    train_bpe,
+)
 
 SCRIPTS = """A small red apple on a blue background. It's the cat's tail; they're here, we'll go, I'd say they've won't.
 Ein großes, grünes Gefäß: STRASSE, ẞ und ß, ﬁne ﬂügel. Ça été déjà là-bas, «œuvre» où? ¿El niño comió piña? ¡Sí!
@@ -277,6 +289,19 @@ def test_training_stops_when_every_word_is_one_token() -> None:
     assert [trained.merge(word) for word in ("cat", "dog", "aaaa")] == [["cat</w>"], ["dog</w>"], ["aaaa</w>"]]
     assert len(trained) == len(set(trained.vocab.values())) == 514 + len(trained.merges)
     assert train_bpe([], 514).merges == []
+
+
+def test_merges_from_left_to_right() -> None:
+    tokens = ["a", "a", "a", "b", "xa", "a"]
+    assert merge_pair(tokens, ("a", "a")) == ["aa", "a", "b", "xa", "a"]
+    assert merge_pair(tokens, ("x", "y")) == tokens and merge_pair([], ("a", "a")) == []
+    assert tokens == ["a", "a", "a", "b", "xa", "a"]
+
+
+def test_the_most_frequent_pair() -> None:
+    assert most_frequent_pair([(["b", "a"], 2), (["a", "c", "b", "a"], 1)]) == ("b", "a")
+    assert most_frequent_pair([(["c", "d"], 2), (["a", "b"], 2)]) == ("a", "b")  # a tie goes to the first by name
+    assert most_frequent_pair([(["word"], 3)]) is most_frequent_pair([]) is None
 
 
 def most_frequent(words: dict[str, int], merges: list[tuple[str, str]]) -> list[bool]:

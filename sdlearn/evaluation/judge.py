@@ -34,7 +34,7 @@ class JudgeConfig:
     steps: int = 500
     batch_size: int = 96
     learning_rate: float = 4e-3
-    augmentation: int = 1  # counted up when `augment` changes
+    augmentation: int = 1  # counted up when `augment` changes; 0 is none
 
 
 class Judge(nn.Module):
@@ -104,7 +104,8 @@ def train_judge(config: JudgeConfig, progress: bool = True) -> tuple[Judge, list
         batch = [scenes[i] for i in range(step * config.batch_size, (step + 1) * config.batch_size)]
         pictures = to_unit(torch.stack([scene.image for scene in batch]))
         labels = torch.tensor([number[scene.subject] for scene in batch])
-        pictures = augment(pictures, generator).contiguous(memory_format=torch.channels_last)
+        pictures = augment(pictures, generator) if config.augmentation else pictures
+        pictures = pictures.contiguous(memory_format=torch.channels_last)
         loss = F.cross_entropy(judge(pictures), labels, label_smoothing=0.05)
         loss.backward()
         optimizer.step()

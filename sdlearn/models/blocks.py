@@ -37,7 +37,8 @@ class ResnetBlock(nn.Module):
 class Downsample(nn.Module):
     """Halve the height and width by a convolution of stride 2; the number of channels stays the same.
 
-    The UNet pads one pixel on every side. The autoencoder pads only at the right and the bottom (`symmetric=False`).
+    The UNet pads one pixel on every side. The autoencoder pads only at the right and the bottom
+    (`symmetric=False`).
     """
 
     def __init__(self, channels: int, symmetric: bool = True) -> None:

@@ -153,7 +153,7 @@ def similarity(image_features: Tensor, text_features: Tensor) -> Tensor:
 def contrastive_loss(
     image_features: Tensor, text_features: Tensor, logit_scale: Tensor, same: Tensor | None = None
 ) -> Tensor:
-    """How badly each image matches its caption, and each caption its image, within the batch (figure 3).
+    """How badly each image matches its caption, and each caption its image, within the batch (CLIP's figure 3).
 
     Args:
         image_features, text_features: (B, P), row i of one belongs to row i of the other; they need not be normalised.

@@ -1,4 +1,8 @@
-"""Training the autoencoder: reconstruct the picture from latents that stay close to a standard Gaussian."""
+"""Training the autoencoder: reconstruct the picture from latents that stay close to a standard Gaussian.
+
+Stable Diffusion's first stage has two more terms, a perceptual and an adversarial one: see first_stage.py. Both are off
+unless a recipe gives them a weight.
+"""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,20 +13,36 @@ from torch import Tensor, nn
 
 from sdlearn.data import Scenes
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig, Gaussian
+from sdlearn.models.discriminator import DiscriminatorConfig, PatchDiscriminator
 from sdlearn.pictures import to_unit
 from sdlearn.storage.folder import load_part, save_part
+from sdlearn.training.first_stage import (
+    adaptive_weight,
+    adversarial_loss,
+    discriminator_loss,
+    fixed,
+    load_features,
+    perceptual_distance,
+    scaling_factor,
+)
 from sdlearn.training.loop import TrainConfig, checksum, generator_for
 
 
 @dataclass(frozen=True)
 class AutoencoderLoss:
-    """The `[loss]` table. Squared errors stress edges, where errors are large; absolute ones plain colour too."""
+    """The `[loss]` table. Squared errors stress edges, where errors are large; absolute ones plain colour too.
+
+    The autoencoder feels the discriminator from the step `adversarial_start` on, which learns from the first one.
+    """
 
     kl_weight: float
     mse_weight: float = 1.0
+    perceptual_weight: float = 0.0
+    adversarial_weight: float = 0.0
+    adversarial_start: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("kl_weight", "mse_weight"):
+        for name in ("kl_weight", "mse_weight", "perceptual_weight", "adversarial_weight", "adversarial_start"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
 
@@ -37,12 +57,13 @@ class AutoencoderParts:
 
 @dataclass(frozen=True)
 class AutoencoderRecipe:
-    """The tables of an autoencoder's recipe: either `[model]` or `[parts]`, and always the other two."""
+    """The tables of an autoencoder's recipe: either `[model]` or `[parts]`, and always `[training]` and `[loss]`."""
 
     training: TrainConfig
     loss: AutoencoderLoss
     model: AutoencoderConfig | None = None
     parts: AutoencoderParts | None = None
+    discriminator: DiscriminatorConfig | None = None  # its shape, if there is an adversarial term; else the usual one
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.parts is None):
@@ -50,16 +71,25 @@ class AutoencoderRecipe:
 
 
 class Reconstruction(nn.Module):
-    """A picture through the encoder and back through the decoder, in one call."""
+    """A picture through the encoder and back through the decoder, and to the discriminator if there is one."""
 
-    def __init__(self, autoencoder: Autoencoder) -> None:
+    def __init__(self, autoencoder: Autoencoder, discriminator: PatchDiscriminator | None = None) -> None:
         super().__init__()
-        self.autoencoder = autoencoder
+        self.autoencoder, self.discriminator = autoencoder, discriminator
 
-    def forward(self, image: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, 3, H, W) in [−1, 1] and (B, C, H/f, W/f) -> reconstruction, and the latents' mean and log-variance."""
+    def forward(self, image: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, H, W) in [−1, 1] and (B, C, H/f, W/f) -> reconstruction, and the latents' mean and log-variance.
+
+        With a discriminator also its numbers (B, 1, h, w): for the pictures and for their reconstructions, from which
+        it learns, and for the reconstructions once more, from which the autoencoder learns.
+        """
         gaussian = self.autoencoder.encode(image)
-        return self.autoencoder.decode(gaussian.at(noise)), gaussian.mean, gaussian.logvar
+        again = self.autoencoder.decode(gaussian.at(noise))
+        numbers = again, gaussian.mean, gaussian.logvar
+        if self.discriminator is None:
+            return numbers
+        real, fake = self.discriminator(torch.cat([image, again.detach()])).chunk(2)
+        return *numbers, real, fake, fixed(self.discriminator, again)
 
 
 class AutoencoderTask:
@@ -85,11 +115,17 @@ class AutoencoderTask:
         self.autoencoder.requires_grad_(True)
         self.autoencoder.encoder.requires_grad_(self.encoder_learns)
         self.autoencoder.quant_conv.requires_grad_(self.encoder_learns)
-        self.network = Reconstruction(self.autoencoder)
+        discriminator = None
+        if recipe.loss.adversarial_weight:
+            shape = recipe.discriminator or DiscriminatorConfig()
+            discriminator = PatchDiscriminator(shape)
+            self.settings |= {"discriminator": asdict(shape)}
+        self.features = load_features() if recipe.loss.perceptual_weight else None
+        self.network = Reconstruction(self.autoencoder, discriminator)
         self.scenes = Scenes(self.seed)
 
     def loss(self, network: nn.Module, step: int, rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
-        """|x − x̂| + mse_weight · (x − x̂)² + kl_weight · KL, each a mean over its elements.
+        """|x − x̂| + mse_weight · (x − x̂)² + kl_weight · KL, each a mean over its elements, and perhaps two more terms.
 
         The KL: arXiv 2112.10752, section 3.1.
         """
@@ -102,11 +138,37 @@ class AutoencoderTask:
         device = next(network.parameters()).device
         image, noise = image.to(device), noise.to(device)
 
-        again, mean, logvar = network(image, noise)
+        again, mean, logvar, *opinions = network(image, noise)
         mse = (again - image).square().mean()
         kl = Gaussian(mean, logvar).kl().mean() / mean[0].numel()
-        loss = (again - image).abs().mean() + self.weights.mse_weight * mse + self.weights.kl_weight * kl
-        return loss, {"psnr": 10 * torch.log10(4 / mse.detach()), "kl": kl.detach()}
+        loss = (again - image).abs().mean() + self.weights.mse_weight * mse
+        numbers = {"psnr": 10 * torch.log10(4 / mse.detach()), "kl": kl.detach()}
+        if self.features is not None:
+            perceptual = perceptual_distance(self.features.to(device), again, image).mean()
+            loss, numbers = (
+                loss + self.weights.perceptual_weight * perceptual,
+                numbers | {"perceptual": perceptual.detach()},
+            )
+        if opinions:
+            extra, more = self.adversarial(loss, *opinions, step)
+            loss, numbers = loss + extra, numbers | more
+        return loss + self.weights.kl_weight * kl, numbers
+
+    def adversarial(
+        self, reconstruction: Tensor, real: Tensor, fake: Tensor, opinion: Tensor, step: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the discriminator learns from, and what the autoencoder does, weighed to match the reconstruction.
+
+        Their gradients don't mix: `real` and `fake` depend on the discriminator's parameters only, `opinion` on the
+        autoencoder's. The weight is that of these rows, in each process its own.
+        """
+        loss = discriminator_loss(real, fake)
+        numbers = {"discriminator": loss.detach(), "real": real.detach().mean(), "fake": fake.detach().mean()}
+        theirs = adversarial_loss(opinion)
+        if step < self.weights.adversarial_start:
+            return loss + 0 * theirs, numbers
+        weight = adaptive_weight(reconstruction, theirs, self.autoencoder.decoder.conv_out.weight)
+        return loss + self.weights.adversarial_weight * weight * theirs, numbers | {"weight": weight}
 
     def samples(self) -> Tensor:
         """Pairs of held-out scenes: the original above its reconstruction."""
@@ -126,9 +188,7 @@ class AutoencoderTask:
 @torch.no_grad()
 def measure_scaling_factor(autoencoder: Autoencoder, scenes: Scenes, count: int = 1024) -> float:
     """The factor that scales the latents of the first `count` scenes to unit standard deviation."""
-    latents = []
-    for first in range(0, count, 64):
-        image = torch.stack([scenes[index].image for index in range(first, min(count, first + 64))])
-        image = to_unit(image).to(next(autoencoder.parameters()))
-        latents.append(autoencoder.encode(image).mode().float().cpu())
-    return round(1 / torch.cat(latents).std().item(), 5)
+    batches = (range(first, min(count, first + 64)) for first in range(0, count, 64))
+    device = next(autoencoder.parameters()).device
+    pictures = (to_unit(torch.stack([scenes[index].image for index in batch])).to(device) for batch in batches)
+    return round(scaling_factor(autoencoder, pictures), 5)

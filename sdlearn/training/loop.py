@@ -153,11 +153,11 @@ class State:
     """
 
     def __init__(self, task: Task, config: TrainConfig) -> None:
-        processes()
+        device = processes().device
         # Accelerate keeps the mixed precision of a process's first training run and refuses another. A notebook has
         # several runs. There is no public way to reset it (up to 1.15); this one leaves the process group as it is.
         AcceleratorState._reset_state()
-        self.accelerator = Accelerator(mixed_precision=config.mixed_precision)
+        self.accelerator = Accelerator(mixed_precision=precision_for(config, device))
         count = self.accelerator.num_processes
         if (config.batch_size // config.accumulation) % count:
             raise ValueError(f"batch_size {config.batch_size} can't be split over {count} processes")
@@ -220,6 +220,15 @@ class Ema:
         """Replace the parameters by these values."""
         for parameter, value in zip(self.parameters, values, strict=True):
             parameter.copy_(value)
+
+
+def precision_for(config: TrainConfig, device: torch.device) -> str:
+    """The recipe's `mixed_precision`, but float32 for bfloat16 on a processor without AVX-512, which crawls in it."""
+    on_cpu = config.mixed_precision == "bf16" and device.type == "cpu"
+    if on_cpu and torch.backends.cpu.get_cpu_capability() != "AVX512":
+        warnings.warn("bfloat16 is slow on this processor; training in float32", stacklevel=2)
+        return "no"
+    return config.mixed_precision
 
 
 def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:

@@ -124,3 +124,9 @@ def test_what_the_judge_sees_does_not_depend_on_the_batch(scenes: list[Scene]) -
 def test_other_pictures_are_refused(pictures: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="accepted"):
         judge_pictures(Judge(SMALL).eval(), pictures)
+
+
+def test_augmentation_0_trains_on_scenes_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judge_module, "augment", lambda *_: pytest.fail("a scene was changed"))
+    train_judge(replace(SMALL, steps=1, augmentation=0), progress=False)
+    assert judge_file(SMALL) != judge_file(replace(SMALL, augmentation=0))

@@ -1,9 +1,27 @@
 """Recorded runs: the stored ones are whole, and what made them still runs."""
 
-import pytest
+from dataclasses import replace
+from functools import partial
 
+import pytest
+import torch
+
+from sdlearn.data import SUBJECTS, Scenes
 from sdlearn.evaluation.judge import Judge, JudgeConfig
-from sdlearn.lessons.recorded import epsilon_or_v, kl_weights, read_picture, read_rows
+from sdlearn.lessons.recorded import (
+    FOLDER,
+    contrastive,
+    epsilon_or_v,
+    first_stage,
+    kl_weights,
+    pixels_or_latents,
+    read_picture,
+    read_pictures,
+    read_rows,
+)
+from sdlearn.pictures import to_unit
+from sdlearn.training import autoencoder
+from sdlearn.training.first_stage import PERCEPTUAL, PerceptualFeatures, load_features
 
 KINDS = ("epsilon", "v_prediction")
 
@@ -34,6 +52,66 @@ def test_it_goes_on_where_it_was_stopped(tmp_path, monkeypatch) -> None:
     assert (tmp_path / "whole.png").stat().st_size > 1000
 
 
+def test_single_pictures_of_a_sheet() -> None:
+    """The scenes that are stored with the autoencoders' run are those of the package, to the last bit."""
+    rows = read_pictures("first_stage")
+    assert rows.shape == (14, 8, 3, 64, 64)
+    scenes = Scenes(0, "test", subjects=SUBJECTS[::8])
+    for index in (0, 43, 63):
+        assert torch.equal(rows[index // 8, index % 8], to_unit(scenes[index].image))
+
+
+def test_the_stored_autoencoders() -> None:
+    rows = read_rows("first_stage")
+    assert [row["name"] for row in rows] == ["factor 2", "factor 4", "factor 8", *first_stage.LOSSES]
+    assert [int(row["numbers"]) for row in rows] == [4096, 1024, 256, 1024, 1024, 1024]
+    quality = [float(row["psnr"]) for row in rows]
+    assert quality[0] > quality[1] > quality[2] > 15
+    assert all(0 < float(row["l1"]) < 1 and 0 <= float(row["edges"]) <= 1 for row in rows)
+    features = load_features(FOLDER / "first_stage.safetensors")
+    assert [one.shape[1] for one in features(torch.zeros(1, 3, 64, 64))] == list(PERCEPTUAL.widths)
+
+
+def test_pixels_and_latents_cost_the_same() -> None:
+    pixels, latents = read_rows("pixels_or_latents")
+    recipes = [
+        pixels_or_latents.make_recipe(row["kind"], 1, pixels_or_latents.BATCH_SIZE, 1) for row in (pixels, latents)
+    ]
+    for row, recipe in zip((pixels, latents), recipes, strict=True):
+        assert int(row["operations"]) == pixels_or_latents.operations(recipe)
+        assert int(row["scenes"]) == int(row["steps"]) * recipe.training.batch_size
+    cost = [int(row["operations"]) * int(row["steps"]) for row in (pixels, latents)]
+    assert cost[0] == pytest.approx(cost[1], rel=0.05)
+    assert read_pictures("pixels_or_latents").shape == (2, 8, 3, 64, 64)
+
+
+def test_autoencoders_go_on_where_they_were_stopped(tmp_path, monkeypatch) -> None:
+    features = PerceptualFeatures(Judge(PERCEPTUAL)).eval().requires_grad_(False)
+    for module in (first_stage, autoencoder):
+        monkeypatch.setattr(module, "load_features", lambda: features)
+    monkeypatch.setattr(autoencoder, "measure_scaling_factor", partial(autoencoder.measure_scaling_factor, count=2))
+    training = replace(first_stage.TRAINING, steps=1, batch_size=2)
+    first_stage.record(tmp_path / "work", tmp_path / "run", training, 1, pictures=2)
+    before = (tmp_path / "run.csv").read_text()
+    monkeypatch.setattr(first_stage, "run", lambda *_: pytest.fail("it trains again"))
+    first_stage.record(tmp_path / "work", tmp_path / "run", training, 1, pictures=2)
+    assert (tmp_path / "run.csv").read_text() == before and len(before.splitlines()) == 7
+    assert (tmp_path / "run.png").exists()
+    stored = load_features(tmp_path / "run.safetensors").state_dict()
+    assert all(torch.allclose(stored[name], value, atol=1e-3) for name, value in features.state_dict().items())
+
+
+def test_pixels_and_latents_are_trained(tmp_path) -> None:
+    judge = Judge(JudgeConfig()).eval()
+    pixels_or_latents.record(tmp_path / "work", tmp_path / "run", 2, batch_size=1, pool_size=2, pictures=2, judge=judge)
+    assert [line.split(",")[0] for line in (tmp_path / "run.csv").read_text().splitlines()] == [
+        "kind",
+        "pixels",
+        "latents",
+    ]
+    assert (tmp_path / "run.png").exists()
+
+
 def test_the_stored_kl_weights_are_what_their_recipe_says() -> None:
     rows = read_rows("kl_weights")
     assert [float(row["kl_weight"]) for row in rows] == list(kl_weights.WEIGHTS)
@@ -51,3 +129,17 @@ def test_kl_weights_go_on_with_those_that_are_missing(tmp_path, monkeypatch) -> 
     kl_weights.record(tmp_path, tmp_path / "run", steps=2, pool=32, tested=16)
     assert trained == [0.1, 1.0]
     assert len((tmp_path / "run.csv").read_text().splitlines()) == 3 and (tmp_path / "run.png").stat().st_size > 1000
+
+
+def test_the_contrastive_run_is_what_its_recipe_says() -> None:
+    rows = read_rows("contrastive")
+    every = contrastive.EVERY
+    assert [int(row["step"]) for row in rows] == list(range(every, contrastive.STEPS + 1, every))
+    assert all(0 <= float(row[score]) <= 1 for row in rows for score in ("subject", "color"))
+    assert float(rows[0]["loss"]) > float(rows[4]["loss"]) > float(rows[-1]["loss"])
+
+
+def test_the_contrastive_run_still_runs(tmp_path) -> None:
+    contrastive.record(tmp_path / "short", steps=4, every=2, scenes=3)
+    head, *rows = (tmp_path / "short.csv").read_text().splitlines()
+    assert head == "step,loss,subject,color" and [row.split(",")[0] for row in rows] == ["2", "4"]

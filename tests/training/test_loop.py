@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from copy import deepcopy
 from itertools import islice
 from pathlib import Path
@@ -24,7 +25,7 @@ from sdlearn.lessons.show import source
 from sdlearn.training.autoencoder import AutoencoderRecipe
 from sdlearn.training.clip import CLIPRecipe
 from sdlearn.training.diffusion import DiffusionRecipe, DiffusionTask
-from sdlearn.training.loop import Ema, State, TrainConfig, generator_for, train
+from sdlearn.training.loop import Ema, State, TrainConfig, generator_for, precision_for, train
 from sdlearn.training.run import Log, read_recipe, run
 
 # --- the generator ---
@@ -293,13 +294,28 @@ def test_generator_for(seed: int, step: int, purpose: int) -> None:
     assert draw(seed, step, purpose) not in others
 
 
-def test_mixed_precision_may_change_within_a_process(tmp_path: Path) -> None:
+def test_mixed_precision_may_change_within_a_process(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     for precision in ("no", "bf16", "no"):
         config = TrainConfig(**LINEAR | {"mixed_precision": precision, "steps": 2})
         task = LinearTask()
         run(task, config, tmp_path / precision, progress=False)
         assert task.network.linear.weight.dtype == torch.float32
     assert read_log(tmp_path / "no")[0]["loss"] != read_log(tmp_path / "bf16")[0]["loss"]
+
+
+def test_bfloat16_only_where_it_is_fast(monkeypatch) -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    config = TrainConfig(**LINEAR | {"mixed_precision": "bf16"})
+    for capability, expected in {"DEFAULT": "no", "AVX2": "no", "AVX512": "bf16"}.items():
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda found=capability: found)
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            assert precision_for(config, cpu) == expected
+            assert precision_for(config, gpu) == "bf16"
+        assert [str(warning.message) for warning in seen] == (
+            ["bfloat16 is slow on this processor; training in float32"] if expected == "no" else []
+        )
 
 
 def test_the_scaler_of_the_loss_is_kept(tmp_path: Path, monkeypatch) -> None:

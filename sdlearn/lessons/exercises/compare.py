@@ -76,6 +76,8 @@ def describe(value: Any) -> str:
     """A value that is not what was expected, in a few words."""
     if value is None:
         return "None"
+    if isinstance(value, str):
+        return repr(value) if len(value) <= 40 else f"{value[:40]!r} …"
     if isinstance(value, type):
         return f"the class {value.__name__}"
     return "a function" if callable(value) else f"a value of type {type(value).__name__}"

@@ -65,13 +65,16 @@ def spread(output: Any, shaken: list[Any]) -> list[Tensor | None]:
 
 
 def gradients_of(exercise: Exercise, part: Any) -> Iterator[dict[str, Tensor | None]]:
-    """For each case the gradients of the outputs, weighted at random, by the inputs and parameters that are floats."""
+    """For each case the gradients of the outputs, weighted at random, by the inputs and parameters that are floats.
+
+    Inputs that hold infinity, as a mask does, are left out.
+    """
     for number, case in enumerate(cases(exercise), 1):
         function, inputs = prepare(exercise, part, case, number)
         names = call_names(exercise, inputs)
         found: dict[str, Tensor] = {}
         for i, value in enumerate(inputs):
-            if isinstance(value, Tensor) and value.is_floating_point():
+            if isinstance(value, Tensor) and value.is_floating_point() and value.isfinite().all():
                 found[names[i]] = leaf = value.detach().clone().requires_grad_()
                 inputs[i] = leaf.clone()  # not a leaf: the answer may change its inputs in place
         if isinstance(function, nn.Module):
@@ -104,13 +107,18 @@ def first_difference(exercise: Exercise, ours: list[Run], theirs: Reference) -> 
 def first_gradient_difference(
     ours: list[dict[str, Tensor | None]], theirs: list[dict[str, Tensor | None]]
 ) -> str | None:
-    """Where the gradients first differ. If the reference has none, ours can be anything."""
+    """Where the gradients first differ. If the reference has none, ours can be anything.
+
+    One that is a millionth of the largest is rounding: that of a key's bias is 0, since a softmax ignores what it adds.
+    """
     for i, (mine, reference) in enumerate(zip(ours, theirs, strict=True), 1):
+        largest = max((one.abs().max().item() for one in reference.values() if one is not None), default=0.0)
         for name, gradient in reference.items():
             if gradient is None or (mine[name] is None and not gradient.any()):
                 continue
             if mine[name] is None:
                 return f"no gradient reaches {name} (case {i}): something on the way cuts it off"
-            if text := compare.other_value(mine[name].detach(), gradient.detach()):
+            rounding = torch.full(gradient.shape, 1e-6 * largest / compare.SLACK)
+            if text := compare.other_value(mine[name].detach(), gradient.detach(), rounding):
                 return f"the gradients for {name} differ in case {i} {text}"
     return None

@@ -99,14 +99,16 @@ def run_case(exercise: Exercise, part: Any, case: Case, number: int, steps: int 
     if jitter:
         round_off([one for _, one in watched], jitter + number)
     before = [one.detach().clone() for _, one in watched]
+    lists = [(name, one, list(one)) for name, one in zip(names, inputs, strict=True) if isinstance(one, list)]
     given = [one for value in inputs for one in (value if isinstance(value, list) else [value])]
     generators = [(one, one.get_state()) for one in given if isinstance(one, torch.Generator)]
     printed = sys.stdout.count if isinstance(sys.stdout, Beginning) else 0
     output, misdeeds = collect(call_with(exercise, function, inputs), steps)
-    changed = [place for (place, one), old in zip(watched, before, strict=True) if not same(one, old)]
-    spoilt = (
-        f"it changes {changed[0]}, one of its inputs, in place; work on a copy: {changed[0]}.clone()" if changed else ""
-    )
+    changed = [
+        (place, f"{place}.clone()") for (place, one), old in zip(watched, before, strict=True) if not same(one, old)
+    ]
+    changed += [(name, f"list({name})") for name, one, old in lists if [*map(id, one)] != [*map(id, old)]]
+    spoilt = "it changes {}, one of its inputs, in place; work on a copy: {}".format(*changed[0]) if changed else ""
     misdeeds = [spoilt, *misdeeds] if spoilt else misdeeds
     drew = any(not torch.equal(one.get_state(), state) for one, state in generators)
     printed = isinstance(sys.stdout, Beginning) and sys.stdout.count > printed

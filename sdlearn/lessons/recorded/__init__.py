@@ -6,7 +6,11 @@
 import csv
 from pathlib import Path
 
+import torch
 from PIL import Image
+from torch import Tensor
+
+from sdlearn.pictures import from_images
 
 FOLDER = Path(__file__).parent
 
@@ -21,3 +25,16 @@ def read_picture(name: str) -> Image.Image:
     """What a recorded run drew. Raises FileNotFoundError if there is no such run."""
     with Image.open(FOLDER / f"{name}.png") as image:
         return image.convert("RGB")
+
+
+def read_pictures(name: str, side: int = 64) -> Tensor:
+    """The single pictures in what a recorded run drew: (rows, columns, 3, side, side) in [−1, 1].
+
+    They are `side` pixels high and wide, and 2 pixels apart. Raises FileNotFoundError if there is no such run.
+    """
+    sheet, step = read_picture(name), side + 2
+    rows = []
+    for y in range(0, sheet.height, step):
+        row = [sheet.crop((x, y, x + side, y + side)) for x in range(0, sheet.width, step)]
+        rows.append(from_images(row, (side, side)))
+    return torch.stack(rows)

@@ -8,6 +8,8 @@ BETAS = "betas = torch.tensor([min(1 - f[i + 1] / f[i], 0.999) for i in range(n)
 F = "f = [math.cos((i / n + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(n + 1)]"
 RATES = "signal_rates = torch.cumprod(1 - betas, dim=0).sqrt()"
 SCALED = "alphas_cumprod = ((signal_rates - final) * (first / (first - final))) ** 2"
+HALVED = "return self.conv(x if self.symmetric else F.pad(x, (0, 1, 0, 1)))"
+LAYERS = "for mine, theirs in zip(features(one), features(other), strict=True):"
 JOINED = "return self.to_out[0](out.transpose(1, 2).flatten(2))"
 BACK = "x = previous.sqrt() * x0 + (1 - previous - sigma ** 2).clamp(min=0).sqrt() * epsilon"
 
@@ -80,6 +82,26 @@ SURVIVORS: dict[str, dict[str, list[str]]] = {
         "there are always as many generators as pictures": changes(
             "alone = zip(pictures.split(1), generator, strict=True)", ("strict=True", "strict=False")
         ),
+    },
+    "06.perceptual_distance": {
+        "both pictures go through the same layers": changes(LAYERS, ("strict=True", "strict=False")),
+        "the distance is the same in either order": changes(
+            LAYERS, ("features(one), features(other)", "features(other), features(one)")
+        ),
+    },
+    "06.scaling_factor": {
+        "a tensor of one number is used as the number": changes("return 1 / latents.std().item()", (".item()", ""))
+    },
+    "06.downsample": {
+        "with even sides a second row or column of zeros is never reached": changes(
+            HALVED, ("(0, 1, 0, 1)", "(0, 2, 0, 1)"), ("(0, 1, 0, 1)", "(0, 1, 0, 2)")
+        ),
+    },
+    "07.contrastive_loss": {
+        "shapes that are refused are not among the cases": [
+            "check_pairs(image_features, text_features, same)  →  image_features",
+            "check_pairs(image_features, text_features, same)  →  check_pairs(text_features, image_features, same)",
+        ],
     },
     "08.split_heads": {
         EITHER_WAY: changes(

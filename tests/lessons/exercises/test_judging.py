@@ -30,6 +30,7 @@ from sdlearn.lessons.exercises.exercise import Exercise
 from sdlearn.lessons.exercises.hints import Bug
 from sdlearn.lessons.exercises.judge import CORRECT, NOT_WRITTEN, THE_PACKAGE_S, assess
 from sdlearn.lessons.exercises.running import GLOBAL_SEEDS, Clock, TimeIsUp, run_cases
+from sdlearn.tokenizer import merge_pair
 
 COMBINE, EULER = EXAMPLES["00.combine"], EXAMPLES["04.euler"]
 
@@ -67,7 +68,7 @@ def test_one_plain_line_is_printed(registered: Path, capsys: pytest.CaptureFixtu
         (lambda u, c, s: (u, c), "it returns 2 values (a tensor, a tensor), but it must return a tensor"),
         (lambda u, c, s: [1, 2, 3, 4], "it returns 4 values (each a number), but it must return a tensor"),
         (lambda u, c, s: 1.0, "the shape is (), but it must be (3, 4, 5, 6) (case 1: guidance_scale = 3.5)"),
-        (lambda u, c, s: "u", "it returns a value of type str, but it must return a tensor"),
+        (lambda u, c, s: "u", "it returns 'u', but it must return a tensor"),
         (lambda u, c, s: torch.lerp(u, c, s).mean(), "the shape is (), but it must be (3, 4, 5, 6) (case 1"),
         (lambda u, c, s: torch.lerp(u, c, s).int(), "the dtype is torch.int32, but it must be torch.float32 (case 1"),
         (lambda u, c, s: u[99], "IndexError: index 99 is out of bounds"),
@@ -346,6 +347,14 @@ class TestMisdeeds:
             return x.copy_(after), x0
 
         assert without(EULER, looped(spoils)).startswith("it changes x, one of its inputs, in place")
+
+    def test_a_list_in_place(self) -> None:
+        def spoils(tokens, pair):  # type: ignore[no-untyped-def]
+            tokens[:] = merge_pair(tokens, pair)
+            return tokens
+
+        said = "it changes tokens, one of its inputs, in place; work on a copy: list(tokens)"
+        assert without(registry.EXERCISES["07.merge_pair"], spoils) == said
 
     def test_an_input_changed_in_place_comes_before_a_bug(self) -> None:
         """The bug would be true of the values, but they are wrong because the input is."""
