@@ -36,6 +36,9 @@ def look_ups(generator: torch.Generator) -> Iterator[Case]:
     for_each = torch.zeros(3, 1, 1, 5)
     for_each[[0, 1, 1, 2], ..., [4, 0, 3, 2]] = -torch.inf
     yield Case("a mask (B, 1, 1, S): other keys are hidden in each of 3 pictures", query, key, for_each)
+    query, common = 100 * torch.randn(2, 1, 2, 3, 4, generator=generator).double()
+    key = common[:, :, :1] + 0.01 * torch.randn(1, 2, 6, 4, generator=generator).double()
+    yield Case("float64, which must be kept: the logits are near 20,000 and differ by 1", query, key)
 
 
 def splits(generator: torch.Generator) -> Iterator[Case]:
@@ -50,7 +53,13 @@ def splits(generator: torch.Generator) -> Iterator[Case]:
 
 
 class Open(Attention):
-    """Attention without the fused kernel, which takes as many values as there are keys without looking."""
+    """Attention without the fused kernel, which takes as many values as there are keys without looking.
+
+    It can't be called: that is what the learner writes.
+    """
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        raise RuntimeError("the layer is called itself; what it computes is what you are to write")
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return attention_weights(query, key) @ value

@@ -51,7 +51,7 @@ def in_float64(query, key, mask=None):
 
 
 def values_are_unit_vectors(query, key, mask=None):
-    unit = torch.eye(key.shape[2]).expand(*key.shape[:2], -1, -1)
+    unit = torch.eye(key.shape[2], dtype=key.dtype).expand(*key.shape[:2], -1, -1)
     return F.scaled_dot_product_attention(query, key, unit, attn_mask=mask)
 
 

@@ -131,6 +131,11 @@ def of_width_32(query, key, mask=None):
     return (logits if mask is None else logits + mask).softmax(-1)
 
 
+def in_float32(query, key, mask=None):
+    logits = query.float() @ key.float().mT / query.shape[-1] ** 0.5
+    return (logits if mask is None else logits + mask).softmax(-1)
+
+
 def never_transposed_key(query, key, mask=None):
     return (query @ key / query.shape[-1] ** 0.5).softmax(-1)
 
@@ -278,6 +283,24 @@ def never_projected(attention, x, context=None):
     context = x if context is None else context
     query, key, value = (attention.split_heads(one) for one in (x, context, context))
     return attention.to_out[0](attention.attend(query, key, value).transpose(1, 2).flatten(2))
+
+
+def values_not_split(attention, x, context=None):
+    context = x if context is None else context
+    query, key = attention.split_heads(attention.to_q(x)), attention.split_heads(attention.to_k(context))
+    out = attention.attend(query, key, attention.to_v(context))
+    return attention.to_out[0](out.transpose(1, 2).flatten(2))
+
+
+def viewed(attention, x, context=None):
+    context = x if context is None else context
+    query = attention.split_heads(attention.to_q(x))
+    key, value = attention.split_heads(attention.to_k(context)), attention.split_heads(attention.to_v(context))
+    return attention.to_out[0](attention.attend(query, key, value).transpose(1, 2).view(x.shape))
+
+
+def the_layer_itself(attention, x, context=None):
+    return attention(x, context)
 
 
 def out_twice(attention, x, context=None):
@@ -512,6 +535,7 @@ WRONG = {
         ("is a `return` missing", without_return),
         ("hard-coded as 64", of_width_64),
         ("hard-coded as 32", of_width_32),
+        ("leave their dtype", in_float32),
         ("the mask gets two more dimensions", mask_of_two_dimensions),
         ("the mask gets one more dimension", mask_unsqueezed),
         ("the mask gets two more dimensions", mask_viewed),
@@ -551,6 +575,9 @@ WRONG = {
         ("ask `if context is None`", one_or_the_other),
         ("x and the context are used as they are", never_projected),
         ("applied twice", out_twice),
+        ("flatten(2))` (case 2: one pixel, one word, one head)", values_not_split),  # and no hint: it would be a guess
+        ("`view` can't join them", viewed),
+        ("the layer is called itself", the_layer_itself),
         ("x goes to to_out[0] at once", out_alone_without_words),
         ("divided by √D; read equation (4)", by_hand_without_the_root),
     ],
