@@ -1,5 +1,6 @@
 """Bugs: the classic mistakes as changes of the package's source, and the answers that compute what one of them does."""
 
+import re
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -20,6 +21,8 @@ from sdlearn.lessons.exercises.reference import (
 )
 from sdlearn.lessons.exercises.running import Beginning, Run, leaving_nothing, run_cases
 
+NUMBERS = re.compile(r"\d+")
+
 
 def hint(exercise: Exercise, ours: list[Run], our_gradients: list[dict[str, Tensor | None]] | None = None) -> str:
     """The name of the one bug that computes what the answer computes, and where to read. Empty if none or two do."""
@@ -27,7 +30,10 @@ def hint(exercise: Exercise, ours: list[Run], our_gradients: list[dict[str, Tens
 
 
 def hint_for_error(exercise: Exercise, error: Exception) -> str:
-    """The one bug that raises the same error in the same case, after computing the same in the cases before."""
+    """The one bug that raises the same error in the same case, after computing the same in the cases before.
+
+    The same: of one type and with one message, whatever the numbers in it are.
+    """
     return the_only([bug for bug in exercise.bugs if fails_like(exercise, bug, error)])
 
 
@@ -51,6 +57,8 @@ def computes(
 def fails_like(exercise: Exercise, bug: Bug, error: Exception) -> bool:
     found = runs_of_bug(exercise, bug)
     if type(found.error) is not type(error) or found.error.case != error.case or not error.runs:
+        return False
+    if NUMBERS.sub("0", str(found.error)) != NUMBERS.sub("0", str(error)):
         return False
     pairs = [(mine.output, run.output) for mine, run in zip(error.runs, found.runs, strict=True)]
     return not any(compare.difference(*pair) for pair in pairs)

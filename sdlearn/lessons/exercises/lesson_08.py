@@ -11,8 +11,9 @@ from sdlearn.models.attention import GEGLU, Attention, TransformerBlock, attenti
 
 
 def look_ups(generator: torch.Generator) -> Iterator[Case]:
-    """Queries (B, N, T, D) and keys (B, N, S, D), with a mask (T, S) or without."""
+    """Queries (B, N, T, D) and keys (B, N, S, D), with a mask (T, S), (B, 1, 1, S) or (N, 1, 1), or without."""
     for words, (batch, heads, tokens, keys, width), size in (
+        ("pictures, heads, keys and D are all 3", (3, 3, 5, 3, 3), 1.5),  # the key can be transposed in any way
         ("5 queries, 5 keys", (2, 3, 5, 5, 4), 1.5),
         ("7 queries, 5 keys, 3 pictures", (3, 2, 7, 5, 6), 1.0),
         ("vectors of one number", (1, 4, 3, 2, 1), 1.0),
@@ -31,18 +32,34 @@ def look_ups(generator: torch.Generator) -> Iterator[Case]:
     yield Case("a mask that hides the third key from all", query, key, one_column)
     bias = torch.randn(4, 7, generator=generator)
     yield Case("a mask of ordinary numbers: some keys are preferred", query.clone(), key.clone(), bias)
+    query, key = torch.randn(3, 2, 2, 4, generator=generator), torch.randn(3, 2, 5, 4, generator=generator)
+    for_each = torch.zeros(3, 1, 1, 5)
+    for_each[[0, 1, 1, 2], ..., [4, 0, 3, 2]] = -torch.inf
+    yield Case("a mask (B, 1, 1, S): other keys are hidden in each of 3 pictures", query, key, for_each)
+    query, common = 100 * torch.randn(2, 1, 2, 3, 4, generator=generator).double()
+    key = common[:, :, :1] + 0.01 * torch.randn(1, 2, 6, 4, generator=generator).double()
+    yield Case("float64, which must be kept: the logits are near 20,000 and differ by 1", query, key)
 
 
 def splits(generator: torch.Generator) -> Iterator[Case]:
     """An attention layer, which knows the number of heads, and x (B, T, C)."""
-    for heads, width, shape in ((8, 3, (2, 5)), (5, 2, (1, 3)), (2, 2, (2, 2)), (1, 6, (3, 4)), (4, 1, (2, 7))):
+    for heads, width, shape in (
+        *((3, 32, (2, 4)), (8, 3, (2, 5)), (5, 2, (1, 3))),
+        *((2, 2, (2, 2)), (1, 6, (3, 4)), (4, 1, (2, 7))),
+    ):
         x = torch.randn(*shape, heads * width, generator=generator)
         words = f"{heads} heads of width {width}, {shape[1]} tokens" if heads > 1 else f"one head, {shape[1]} tokens"
-        yield Case(words, Attention(heads * width, heads), x)
+        yield Case(words, layer(heads * width, heads), x)
 
 
 class Open(Attention):
-    """Attention without the fused kernel, which takes as many values as there are keys without looking."""
+    """Attention without the fused kernel, which takes as many values as there are keys without looking.
+
+    It can't be called: that is what the learner writes.
+    """
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        raise RuntimeError("the layer is called itself; what it computes is what you are to write")
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return attention_weights(query, key) @ value
@@ -59,6 +76,9 @@ def looks(generator: torch.Generator) -> Iterator[Case]:
     def random(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator)
 
+    yield Case("one pixel, one word, and each is one number", layer(1, 1, 1), random(1, 1, 1), random(1, 1, 1))
+    yield Case("one pixel, one word, one head", layer(5, 1), random(2, 1, 5), random(2, 1, 5))
+    yield Case("4 pixels, 4 words, one head", layer(7, 1), random(2, 4, 7), random(2, 4, 7))
     yield Case("words as wide as the pixels, and as many", layer(12, 3), random(2, 5, 12), random(2, 5, 12))
     yield Case("7 words for 4 pixels, as wide as they", layer(6, 2), random(1, 4, 6), random(1, 7, 6))
     yield Case("no words: self-attention", layer(12, 4), random(2, 6, 12))
@@ -85,6 +105,7 @@ def blocks(generator: torch.Generator) -> Iterator[Case]:
 def gates(generator: torch.Generator) -> Iterator[Case]:
     """Widths in and out, and x (B, T, C)."""
     for words, arguments, shape in (
+        ("3 channels in, 2 out", (3, 2), (2, 2, 3)),
         ("5 channels in, 7 out", (5, 7), (2, 3, 5)),
         ("as many out as in", (4, 4), (1, 6, 4)),
         ("one channel out", (3, 1), (3, 2, 3)),

@@ -528,3 +528,19 @@ def test_a_bug_that_ends_in_an_error_is_named() -> None:
     assert without(exercise, with_bug(exercise, late)).endswith(
         "(case 2: shape (2, 1, 7)): it looks one step ahead; read here"
     )
+
+
+def test_an_error_is_named_only_if_its_message_is_that_of_the_bug() -> None:
+    """Both fail in case 2 with a RuntimeError and are right in case 1, but for different reasons."""
+    shape = Bug("the shape is hard-coded", "the task", (("unconditional +", "unconditional.view(3, 4, 5, 6) +"),))
+    exercise = replace(COMBINE, bugs=(shape,))
+
+    def hard_coded(unconditional, conditional, guidance_scale):
+        return torch.lerp(unconditional.view(3, 4, 5, 6), conditional.view(3, 4, 5, 6), guidance_scale)
+
+    def broadcast(unconditional, conditional, guidance_scale):
+        return torch.lerp(unconditional + torch.zeros(5, 6), conditional, guidance_scale)
+
+    assert without(exercise, hard_coded).endswith("the shape is hard-coded; read the task")
+    text = without(exercise, broadcast)
+    assert text.startswith("RuntimeError") and "case 2" in text and "hard-coded" not in text

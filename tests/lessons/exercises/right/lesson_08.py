@@ -21,12 +21,13 @@ def by_einsum(query, key, mask=None):
 def pixel_by_pixel(query, key, mask=None):
     batch, heads, tokens, width = query.shape
     weights = query.new_zeros(batch, heads, tokens, key.shape[2])
+    mask = None if mask is None else mask.expand_as(weights)
     for b in range(batch):
         for n in range(heads):
             for i in range(tokens):
                 logits = torch.stack([query[b, n, i] @ one for one in key[b, n]]) / width**0.5
                 if mask is not None:
-                    logits = logits + mask[i]
+                    logits = logits + mask[b, n, i]
                 exponentials = (logits - logits.max()).exp()
                 weights[b, n, i] = exponentials / exponentials.sum()
     return weights
@@ -50,7 +51,7 @@ def in_float64(query, key, mask=None):
 
 
 def values_are_unit_vectors(query, key, mask=None):
-    unit = torch.eye(key.shape[2]).expand(*key.shape[:2], -1, -1)
+    unit = torch.eye(key.shape[2], dtype=key.dtype).expand(*key.shape[:2], -1, -1)
     return F.scaled_dot_product_attention(query, key, unit, attn_mask=mask)
 
 
@@ -58,9 +59,25 @@ def with_diffusers(query, key, mask=None):
     batch, heads, _, width = query.shape
     layer = ReferenceAttention(heads * width, heads=heads, dim_head=width)
     if mask is not None:
-        mask = mask.expand(batch * heads, -1, -1)
+        mask = mask.expand(batch, heads, query.shape[2], key.shape[2]).flatten(0, 1)
     weights = layer.get_attention_scores(query.flatten(0, 1), key.flatten(0, 1), mask)
     return weights.unflatten(0, (batch, heads))
+
+
+def exponentials_of_differences(query, key, mask=None):
+    logits = torch.bmm(query.flatten(0, 1), key.flatten(0, 1).mT).view(*query.shape[:3], -1) / query.shape[-1] ** 0.5
+    logits += 0 if mask is None else mask
+    logits.sub_(logits.amax(-1, keepdim=True)).exp_()
+    return logits.div_(logits.sum(-1, keepdim=True))
+
+
+def half_of_the_root_for_each(query, key, mask=None):
+    scale = query.shape[-1] ** -0.25
+    logits = ((query * scale).unsqueeze(-2) * (key * scale).unsqueeze(-3)).sum(-1)
+    weights = F.softmax(logits, dim=-1)
+    if mask is not None:  # hidden afterwards, and each row divided by its sum
+        weights = weights * mask.exp()
+    return weights / weights.sum(-1, keepdim=True)
 
 
 def with_view(attention, x):
@@ -82,6 +99,15 @@ def head_by_head(attention, x):
     for n in range(attention.heads):
         out[:, n] = x[:, :, n * width : (n + 1) * width]
     return out
+
+
+def unfolded(attention, x):
+    width = x.shape[-1] // attention.heads
+    return x.unfold(-1, width, width).transpose(1, 2)
+
+
+def transposed_first(attention, x):
+    return x.mT.reshape(len(x), attention.heads, -1, x.shape[1]).mT
 
 
 def split_by_numpy(attention, x):
@@ -148,6 +174,16 @@ def looks_by_diffusers(attention, x, context=None):
     return layer(x, context)
 
 
+def a_piece_of_w_o_for_each_head(attention, x, context=None):
+    context = x if context is None else context
+    query, key, value = map(
+        attention.split_heads, (attention.to_q(x), attention.to_k(context), attention.to_v(context))
+    )
+    found = attention.attend(query=query, key=key, value=value)
+    pieces = attention.to_out[0].weight.unflatten(1, (attention.heads, -1))  # (C, N, D)
+    return torch.einsum("bntd, cnd -> btc", found, pieces) + attention.to_out[0].bias
+
+
 @torch.no_grad()
 def looks_in_float64(attention, x, context=None):
     weights = {name: one.double() for name, one in attention.state_dict().items()}
@@ -206,6 +242,14 @@ class ALoop(InSteps):
         return x
 
 
+class ItsOwnContext(InSteps):
+    def forward(self, x, context):
+        normed = self.norm1(x)
+        first = x + self.attn1(normed, context=context if self.only_cross_attention else normed)
+        second = torch.add(self.attn2(self.norm2(first), context), first)
+        return torch.add(self.ff(self.norm3(second)), second)
+
+
 class FromDiffusers(BasicTransformerBlock):
     def __init__(self, channels, heads, context_channels, *, only_cross_attention=False, attention=None, ff=None):
         super().__init__(
@@ -243,6 +287,12 @@ class WithTheErrorFunction(Sliced):
         return hidden * gate * (1 + torch.erf(gate / math.sqrt(2))) / 2
 
 
+class WithNormalCdf(Sliced):
+    def forward(self, x):
+        hidden, gate = self.proj(x).unflatten(-1, (2, -1)).unbind(-2)
+        return hidden * gate * torch.distributions.Normal(0, 1).cdf(gate)
+
+
 class GatesByEinsum(Sliced):
     @torch.no_grad()
     def forward(self, x):
@@ -263,11 +313,16 @@ class GatesByNumpy(Sliced):
 RIGHT = {
     "08.attention_weights": [
         *(by_einsum, pixel_by_pixel, by_numpy, in_float64, values_are_unit_vectors, with_diffusers),
+        *(exponentials_of_differences, half_of_the_root_for_each),
     ],
-    "08.split_heads": [with_view, with_permute, stacked, head_by_head, split_by_numpy, split_by_diffusers],
+    "08.split_heads": [
+        *(with_view, with_permute, stacked, head_by_head, unfolded, transposed_first, split_by_numpy),
+        split_by_diffusers,
+    ],
     "08.cross_attention": [
         *(with_weights, with_einsum, a_loop_over_heads, looks_by_numpy, looks_by_diffusers, looks_in_float64),
+        a_piece_of_w_o_for_each_head,
     ],
-    "08.transformer_block": [InSteps, InPlaceOnACopy, ALoop, FromDiffusers, BlockInFloat64],
-    "08.geglu": [Sliced, WithTheErrorFunction, GatesByEinsum, GatesByNumpy, ReferenceGEGLU],
+    "08.transformer_block": [InSteps, InPlaceOnACopy, ALoop, ItsOwnContext, FromDiffusers, BlockInFloat64],
+    "08.geglu": [Sliced, WithTheErrorFunction, WithNormalCdf, GatesByEinsum, GatesByNumpy, ReferenceGEGLU],
 }
