@@ -57,6 +57,13 @@ def misdeed(ours: list[Run], theirs: Reference) -> str | None:
     return None
 
 
+def hidden_draw(ours: list[Run], theirs: Reference) -> str | None:
+    """Says so if the right noise was drawn, but the generator is where it was before."""
+    if any(run.drew and not mine.drew for mine, run in zip(ours, theirs.runs, strict=True)):
+        return "it leaves `generator` as it was before, so the next call would draw the same noise again"
+    return None
+
+
 def own_randomness(exercise: Exercise, mine: Any, ours: list[Run], theirs: Reference) -> str | None:
     """Says so if the answer's values change with the global random numbers, or from call to call."""
     differs = []

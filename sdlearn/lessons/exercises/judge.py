@@ -17,7 +17,7 @@ import torch
 from sdlearn.lessons.exercises import compare, source
 from sdlearn.lessons.exercises.bugs import hint, hint_for_error
 from sdlearn.lessons.exercises.exercise import Exercise
-from sdlearn.lessons.exercises.habits import about, habit, misdeed, own_randomness, wrong_inputs
+from sdlearn.lessons.exercises.habits import about, habit, hidden_draw, misdeed, own_randomness, wrong_inputs
 from sdlearn.lessons.exercises.reference import (
     Reference,
     first_difference,
@@ -28,15 +28,15 @@ from sdlearn.lessons.exercises.reference import (
 from sdlearn.lessons.exercises.running import (
     GLOBAL_SEEDS,
     Beginning,
+    Clock,
     Mismatch,
     TimeIsUp,
-    in_time,
     leaving_nothing,
     run_cases,
     set_global_seeds,
 )
 
-SECONDS = 10.0  # for an answer, on all cases
+SECONDS = 10.0  # for an answer, on all cases; the search for its hint isn't counted
 
 
 @dataclass(frozen=True)
@@ -74,21 +74,22 @@ def assess(exercise: Exercise, mine: Any, seconds: float = SECONDS) -> Verdict:
     printed = Beginning()
     with leaving_nothing(printed):
         try:
-            verdict = in_time(lambda: judge(exercise, mine, theirs), seconds)
+            verdict = judge(exercise, mine, theirs, Clock(seconds))
         except TimeIsUp:
             verdict = Verdict("✘", f"it was stopped after {seconds:g} seconds: does each of its loops come to an end?")
     return replace(verdict, printed=printed.getvalue())
 
 
-def judge(exercise: Exercise, mine: Any, theirs: Reference) -> Verdict:
+def judge(exercise: Exercise, mine: Any, theirs: Reference, clock: Clock) -> Verdict:
     """The verdict, in the order: not written yet, an exception, a bug, a misdeed, a difference, the gradients.
 
-    An input that was changed in place comes before a bug: the values may be wrong for that reason only.
+    An input that was changed in place comes before a bug: the values may be wrong for that reason only. Whatever calls
+    the answer is on the clock, which may raise TimeIsUp; the bugs, which are the package's, are not.
     """
     with torch.enable_grad():
         set_global_seeds(GLOBAL_SEEDS[0])
         try:
-            ours = run_cases(exercise, mine, theirs.steps)
+            ours = clock.run(lambda: run_cases(exercise, mine, theirs.steps))
         except Mismatch as error:
             return Verdict("✘", str(error))
         except SystemExit:
@@ -101,14 +102,15 @@ def judge(exercise: Exercise, mine: Any, theirs: Reference) -> Verdict:
             return Verdict("✘", in_one_line(error, mine) + more + (f": {named}" if named else ""))
         if wrong := first_difference(exercise, ours, theirs):
             spoilt = next((run.spoilt for run in ours if run.spoilt), "")
-            named = spoilt or hint(exercise, ours) or own_randomness(exercise, mine, ours, theirs)
+            named = spoilt or hint(exercise, ours)
+            named = named or clock.run(lambda: own_randomness(exercise, mine, ours, theirs))
             return Verdict("✘", named or misdeed(ours, theirs) or habit(exercise, mine, ours, theirs) or wrong)
-        if wrong := misdeed(ours, theirs):
+        if wrong := misdeed(ours, theirs) or hidden_draw(ours, theirs):
             return Verdict("✘", wrong)
         if not exercise.gradients:
             return CORRECT
         try:
-            our_gradients = list(gradients_of(exercise, mine))
+            our_gradients = clock.run(lambda: list(gradients_of(exercise, mine)))
         except Exception as error:
             if "inplace operation" in str(error):
                 cure = "what it overwrites in place the gradient still needs; write x = x + …, not x += …"

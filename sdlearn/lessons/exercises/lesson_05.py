@@ -12,6 +12,21 @@ from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig, Gaussian
 from sdlearn.pipeline import decode_latents, encode_pictures
 
 
+class Unfinished(Gaussian):
+    """A Gaussian without the methods that the learner's functions become: called there, they would call themselves."""
+
+    def kl(self) -> Tensor:
+        raise TypeError(
+            "gaussian.kl() becomes your own function; compute the KL from gaussian.mean and gaussian.logvar"
+        )
+
+    def at(self, noise: Tensor) -> Tensor:
+        raise TypeError(
+            "gaussian.at(), which gaussian.sample() calls, becomes your own function; "
+            "compute z from gaussian.mean and gaussian.logvar"
+        )
+
+
 def gaussians(generator: torch.Generator) -> Iterator[Case]:
     """Means and log-variances (B, C, H, W)."""
     for words, shape, spread in (
@@ -25,6 +40,7 @@ def gaussians(generator: torch.Generator) -> Iterator[Case]:
     yield Case(
         "log-variances of −30, the least that the encoder allows", torch.randn(2, 1, 3, 3, generator=generator), narrow
     )
+    yield Case("two pictures that are N(0, 1): a KL of 0", torch.zeros(2, 2, 1, 3), torch.zeros(2, 2, 1, 3))
 
 
 def gaussians_and_noise(generator: torch.Generator) -> Iterator[Case]:
@@ -40,33 +56,44 @@ def gaussians_and_noise(generator: torch.Generator) -> Iterator[Case]:
 
 def kl_of(part: Callable[..., Tensor], mean: Tensor, logvar: Tensor) -> Tensor:
     """The KL of a Gaussian with this mean and log-variance, through which an encoder can learn."""
-    return part(Gaussian(mean, logvar))
+    return part(Unfinished(mean, logvar))
 
 
 def point_of(part: Callable[..., Tensor], mean: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
     """The latents at this noise, through which an encoder can learn."""
-    return part(Gaussian(mean, logvar), noise)
+    return part(Unfinished(mean, logvar), noise)
 
 
 def reconstructions(generator: torch.Generator) -> Iterator[Case]:
     """Pictures and reconstructions (B, 3, H, W), means and log-variances (B, C, h, w), and a weight."""
-    for words, shape, latents, weight in (
-        ("three pictures of 6×4 pixels", (3, 3, 6, 4), (3, 4, 2, 3), 0.7),
-        ("two pictures of 2×3 pixels, a vector of 5 numbers, a large weight", (2, 3, 2, 3), (2, 5, 1, 1), 30.0),
-        ("one picture", (1, 3, 4, 4), (1, 2, 2, 2), 1.3),
-        ("five pictures, a weight of 0: the KL doesn't count", (5, 3, 1, 2), (5, 3, 1, 1), 0.0),
+    for words, shape, latents, weight, reach, spread in (
+        ("three pictures of 6×4 pixels", (3, 3, 6, 4), (3, 4, 2, 3), 0.7, 1.0, 1.0),
+        (
+            "two pictures of 2×3 pixels, a vector of 5 numbers, a large weight",
+            (2, 3, 2, 3),
+            (2, 5, 1, 1),
+            30.0,
+            1.0,
+            1.0,
+        ),
+        ("one picture, a reconstruction far outside of −1 … 1", (1, 3, 4, 4), (1, 2, 2, 2), 1.3, 4.0, 1.0),
+        ("four pictures with Gaussians close to N(0, 1)", (4, 3, 2, 1), (4, 3, 1, 1), 9.0, 1.5, 0.05),
+        ("five pictures, a weight of 0: the KL doesn't count", (5, 3, 1, 2), (5, 3, 1, 1), 0.0, 1.0, 1.0),
     ):
         image, again = torch.rand(2, *shape, generator=generator) * 2 - 1
         mean, logvar = torch.randn(2, *latents, generator=generator)
-        yield Case(f"{words}, kl_weight = {weight}", image, again, mean, logvar, weight)
+        yield Case(f"{words}, kl_weight = {weight}", image, reach * again, spread * mean, spread * logvar, weight)
 
 
 def loss_of(
     part: Callable[..., Tensor], image: Tensor, again: Tensor, mean: Tensor, logvar: Tensor, kl_weight: float
 ) -> Tensor:
-    """The loss with a Gaussian of this mean and log-variance. Raises TypeError if nothing can learn from it."""
-    loss = part(image, again, Gaussian(mean, logvar), kl_weight)
-    if not isinstance(loss, Tensor):
+    """The loss with a Gaussian of this mean and log-variance. Raises TypeError if nothing can learn from it.
+
+    Nothing learns through the picture itself, so gradients by it aren't asked for.
+    """
+    loss = part(image.detach(), again, Gaussian(mean, logvar), kl_weight)
+    if isinstance(loss, int | float):
         raise TypeError("the loss isn't a tensor, so the network can't learn from it; return it without .item()")
     return loss
 
@@ -90,12 +117,15 @@ def seeded(seed: int) -> torch.Generator:
 
 def latents(generator: torch.Generator) -> Iterator[Case]:
     """Autoencoders with odd scaling factors, and scaled latents (B, C, h, w)."""
-    for words, scale, shape in (
-        ("two latents of 3×2, scaling_factor = 0.37", 0.37, (2, 4, 3, 2)),
-        ("one latent, scaling_factor = 0.18215, as in Stable Diffusion 1", 0.18215, (1, 4, 2, 2)),
-        ("three latents, a scaling_factor above 1", 2.5, (3, 3, 1, 2)),
+    for words, scale, shape, gain in (
+        ("two latents of 3×2, scaling_factor = 0.37", 0.37, (2, 4, 3, 2), 1),
+        ("one latent, scaling_factor = 0.18215, as in Stable Diffusion 1", 0.18215, (1, 4, 2, 2), 1),
+        ("three latents, a scaling_factor above 1", 2.5, (3, 3, 1, 2), 1),
+        ("one latent of 1×35, a wide picture with values far outside of −1 … 1", 0.7, (1, 2, 1, 35), 5),
     ):
-        yield Case(words, autoencoder(scale, shape[0], shape[1]), torch.randn(shape, generator=generator))
+        network = autoencoder(scale, shape[0], shape[1])
+        network.decoder.conv_out.weight *= gain
+        yield Case(words, network, torch.randn(shape, generator=generator))
 
 
 def pictures(generator: torch.Generator) -> Iterator[Case]:

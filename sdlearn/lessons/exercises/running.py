@@ -26,8 +26,8 @@ GLOBAL_SEEDS = (7919, 104729)  # of the global random numbers, which no answer m
 PRINTED = 10_000  # characters of what an answer prints are kept
 
 
-class TimeIsUp(Exception):
-    """The answer ran longer than its time limit."""
+class TimeIsUp(BaseException):
+    """The answer ran longer than its time limit. Not an Exception, so that it isn't taken for one of the answer's."""
 
 
 class Stop(BaseException):
@@ -100,7 +100,8 @@ def run_case(exercise: Exercise, part: Any, case: Case, number: int, steps: int 
         round_off([one for _, one in watched], jitter + number)
     before = [one.detach().clone() for _, one in watched]
     lists = [(name, one, list(one)) for name, one in zip(names, inputs, strict=True) if isinstance(one, list)]
-    generators = [(one, one.get_state()) for one in inputs if isinstance(one, torch.Generator)]
+    given = [one for value in inputs for one in (value if isinstance(value, list) else [value])]
+    generators = [(one, one.get_state()) for one in given if isinstance(one, torch.Generator)]
     printed = sys.stdout.count if isinstance(sys.stdout, Beginning) else 0
     output, misdeeds = collect(call_with(exercise, function, inputs), steps)
     changed = [
@@ -270,6 +271,21 @@ def set_global_seeds(seed: int) -> None:
     torch.default_generator.manual_seed(seed)
     np.random.seed(seed)  # noqa: NPY002
     random.seed(seed)
+
+
+class Clock:
+    """The seconds that an answer has for all its runs together. Between them it stands still."""
+
+    def __init__(self, seconds: float) -> None:
+        self.left = seconds
+
+    def run(self, work: Callable[[], Any]) -> Any:
+        """The result of work(). Raises TimeIsUp when no time is left, or whatever work() raises."""
+        started = time.monotonic()
+        try:
+            return in_time(work, self.left)
+        finally:
+            self.left = max(0.0, self.left - (time.monotonic() - started))
 
 
 def in_time(work: Callable[[], Any], seconds: float) -> Any:

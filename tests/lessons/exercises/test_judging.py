@@ -29,7 +29,7 @@ from sdlearn.lessons.exercises.bugs import with_bug
 from sdlearn.lessons.exercises.exercise import Exercise
 from sdlearn.lessons.exercises.hints import Bug
 from sdlearn.lessons.exercises.judge import CORRECT, NOT_WRITTEN, THE_PACKAGE_S, assess
-from sdlearn.lessons.exercises.running import run_cases
+from sdlearn.lessons.exercises.running import GLOBAL_SEEDS, Clock, TimeIsUp, run_cases
 from sdlearn.tokenizer import merge_pair
 
 COMBINE, EULER = EXAMPLES["00.combine"], EXAMPLES["04.euler"]
@@ -432,6 +432,35 @@ class TestTimeLimit:
         assert ended == [True]
         time.sleep(0.1)  # nothing strikes later
         assert assess(COMBINE, torch.lerp) == CORRECT
+
+    def test_only_the_answer_s_own_time_counts(self) -> None:
+        """The search for a hint takes long in a process that runs the bugs for the first time."""
+        swapped, root = METHOD.bugs
+        slow = "(__import__('time').sleep(0.2), noise_rate)[1] * x0"
+        exercise = replace(METHOD, bugs=(replace(swapped, changes=(("signal_rate * x0", slow),)), root))
+        assert (
+            assess(exercise, with_bug(METHOD, swapped), seconds=0.5).text
+            == "signal and noise are swapped; read equation (2)"
+        )
+
+    def test_all_runs_of_an_answer_count_together(self) -> None:
+        clock = Clock(0.5)
+        assert clock.run(lambda: time.sleep(0.3) or "done") == "done"
+        time.sleep(0.3)
+        assert clock.run(lambda: "done") == "done"
+        with pytest.raises(TimeIsUp):
+            clock.run(lambda: time.sleep(0.3))
+
+    def test_a_loop_that_is_endless_with_some_seeds_only(self) -> None:
+        """Values that are wrong are computed again with other global random numbers."""
+
+        def combine(unconditional: Tensor, conditional: Tensor, guidance_scale: float) -> Tensor:
+            while torch.initial_seed() != GLOBAL_SEEDS[0]:
+                pass
+            return conditional + 10
+
+        said = "it was stopped after 0.3 seconds: does each of its loops come to an end?"
+        assert assess(COMBINE, combine, seconds=0.3).text == said
 
     def test_an_interrupt_by_the_user_passes(self) -> None:
         ended = []

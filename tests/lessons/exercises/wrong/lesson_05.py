@@ -1,5 +1,7 @@
 """Wrong answers to the exercises of lesson 05 as learners type them, and a piece of what they are told."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -231,6 +233,171 @@ def with_sd_s_factor(autoencoder, pictures, generator=None):
     return 0.18215 * (gaussian.mode() if generator is None else gaussian.sample(generator))
 
 
+def kl_of_the_class(gaussian):
+    return gaussian.kl()
+
+
+def famous_slip(gaussian):
+    return -0.5 * (1 + gaussian.logvar + gaussian.mean.pow(2) - gaussian.logvar.exp()).sum(dim=(1, 2, 3))
+
+
+def one_for_each_picture(gaussian):
+    each = gaussian.mean.square() + gaussian.logvar.exp() - gaussian.logvar
+    return (each.flatten(1).sum(1) - 1) / 2
+
+
+def kept_dimensions(gaussian):
+    return 0.5 * (gaussian.mean**2 + gaussian.logvar.exp() - 1 - gaussian.logvar).sum((1, 2, 3), keepdim=True)
+
+
+def channels_averaged(gaussian):
+    return 0.5 * (gaussian.mean**2 + gaussian.logvar.exp() - 1 - gaussian.logvar).sum((2, 3)).mean(1)
+
+
+def never_0(gaussian):
+    return 0.5 * (gaussian.mean**2 + gaussian.logvar.exp() - 1 - gaussian.logvar).sum((1, 2, 3)).clamp(min=1e-3)
+
+
+def at_of_the_class(gaussian, noise):
+    return gaussian.at(noise)
+
+
+def mean_and_noise_swapped(gaussian, noise):
+    return torch.exp(gaussian.logvar / 2) * gaussian.mean + noise
+
+
+def solved_for_the_noise(gaussian, noise):
+    return (noise - gaussian.mean) / torch.exp(gaussian.logvar / 2)
+
+
+def one_sigma(gaussian, noise):
+    return gaussian.mean + (gaussian.logvar / 2).exp().mean() * noise
+
+
+def with_the_reconstruction_clamped(image, again, gaussian, kl_weight):
+    return ((again.clamp(-1, 1) - image).square().sum((1, 2, 3)) + kl_weight * gaussian.kl()).mean()
+
+
+def both_clamped(image, again, gaussian, kl_weight):
+    error = (again.clamp(-1, 1) - image.clamp(-1, 1)).square().sum((1, 2, 3))
+    return (error + kl_weight * gaussian.kl()).mean()
+
+
+def free_bits(image, again, gaussian, kl_weight):
+    return ((again - image).square().sum((1, 2, 3)) + kl_weight * gaussian.kl().clamp(min=1)).mean()
+
+
+def huber(image, again, gaussian, kl_weight):
+    off = (image - again).abs()
+    return (torch.where(off < 2.5, off**2, off).sum((1, 2, 3)) + kl_weight * gaussian.kl()).mean()
+
+
+def negative(image, again, gaussian, kl_weight):
+    return -((again - image).square().sum((1, 2, 3)) + kl_weight * gaussian.kl()).mean()
+
+
+def weight_on_both(image, again, gaussian, kl_weight):
+    return kl_weight * ((again - image).square().sum((1, 2, 3)) + gaussian.kl()).mean()
+
+
+def error_over_the_weight(image, again, gaussian, kl_weight):
+    return ((again - image).square().sum((1, 2, 3)) / kl_weight + gaussian.kl()).mean()
+
+
+def loss_with_bits(image, again, gaussian, kl_weight):
+    return ((again - image).square().sum((1, 2, 3)) + kl_weight * gaussian.kl() / math.log(2)).mean()
+
+
+def weight_written_in(image, again, gaussian, kl_weight):
+    return ((again - image).square().sum((1, 2, 3)) + 20 * gaussian.kl()).mean()
+
+
+def over_the_colours(image, again, gaussian, kl_weight):
+    return (again - image).square().sum(dim=1).mean() + kl_weight * gaussian.kl().mean()
+
+
+def both_parts(image, again, gaussian, kl_weight):
+    return (again - image).square().sum((1, 2, 3)).mean(), kl_weight * gaussian.kl().mean()
+
+
+def a_tensor_of_a_number(image, again, gaussian, kl_weight):
+    return torch.tensor(((again - image).square().sum((1, 2, 3)) + kl_weight * gaussian.kl()).mean().item())
+
+
+def decoded_and_squashed(autoencoder, latents):
+    return autoencoder.decode(latents / autoencoder.config.scaling_factor).tanh()
+
+
+def decoded_and_cut(autoencoder, latents):
+    return autoencoder.decode(latents / autoencoder.config.scaling_factor)[:, :, :64, :64]
+
+
+def clamped_at_3(autoencoder, latents):
+    return autoencoder.decode(latents / autoencoder.config.scaling_factor).clamp(-3, 3)
+
+
+def noise_for(shape, generator, alone):
+    """Noise for all pictures, `alone(generators, shape)` for a list."""
+    if generator is None:
+        return torch.zeros(shape)
+    return alone(generator, shape) if isinstance(generator, list) else torch.randn(shape, generator=generator)
+
+
+def by_the_first(autoencoder, pictures, generator=None):
+    gaussian = autoencoder.encode(pictures)
+    noise = noise_for(gaussian.mean.shape, generator, lambda all, shape: torch.randn(shape, generator=all[0]))
+    return gaussian.at(noise) * autoencoder.config.scaling_factor
+
+
+def each_for_all(autoencoder, pictures, generator=None):
+    def alone(generators, shape):
+        return torch.cat([torch.randn(shape, generator=one)[i : i + 1] for i, one in enumerate(generators)])
+
+    gaussian = autoencoder.encode(pictures)
+    return gaussian.at(noise_for(gaussian.mean.shape, generator, alone)) * autoencoder.config.scaling_factor
+
+
+def reversed_list(autoencoder, pictures, generator=None):
+    def alone(generators, shape):
+        return torch.cat([torch.randn((1, *shape[1:]), generator=one) for one in reversed(generators)])
+
+    gaussian = autoencoder.encode(pictures)
+    return gaussian.at(noise_for(gaussian.mean.shape, generator, alone)) * autoencoder.config.scaling_factor
+
+
+def same_noise_for_all(autoencoder, pictures, generator=None):
+    gaussian = autoencoder.encode(pictures)
+    if isinstance(generator, list):
+        noise = torch.cat([torch.randn(gaussian.mean[:1].shape, generator=one) for one in generator])
+    elif generator is None:
+        noise = 0
+    else:
+        noise = torch.randn(gaussian.mean[:1].shape, generator=generator)
+    return gaussian.at(noise) * autoencoder.config.scaling_factor
+
+
+def mean_counted_twice(autoencoder, pictures, generator=None):
+    if isinstance(generator, list):
+        alone = zip(pictures.split(1), generator, strict=True)
+        return torch.cat([mean_counted_twice(autoencoder, one, its) for one, its in alone])
+    gaussian = autoencoder.encode(pictures)
+    latents = gaussian.mode() if generator is None else gaussian.mode() + gaussian.sample(generator)
+    return latents * autoencoder.config.scaling_factor
+
+
+def draws_in_secret(autoencoder, pictures, generator=None):
+    if isinstance(generator, list):
+        alone = zip(pictures.split(1), generator, strict=True)
+        return torch.cat([draws_in_secret(autoencoder, one, its) for one, its in alone])
+    gaussian = autoencoder.encode(pictures)
+    if generator is None:
+        return gaussian.mode() * autoencoder.config.scaling_factor
+    state = generator.get_state()
+    latents = gaussian.sample(generator)
+    generator.set_state(state)
+    return latents * autoencoder.config.scaling_factor
+
+
 WRONG = {
     "05.kl": [
         ("the KL of a vector is the sum over its numbers", a_mean),
@@ -243,6 +410,12 @@ WRONG = {
         ("no gradient reaches", kl_without_gradient),
         ("changes mean, one of its inputs, in place", kl_in_place),
         ("it prints its result", kl_printed),
+        ("gaussian.kl() becomes your own function", kl_of_the_class),
+        ("the square of the mean is subtracted", famous_slip),
+        ("the 1 is subtracted once for each picture", one_for_each_picture),
+        ("keepdim leaves dimensions of length 1", kept_dimensions),
+        ("the mean over the channels", channels_averaged),
+        ("a KL of 0", never_0),
     ],
     "05.at": [
         ("multiplied by the variance", with_the_variance),
@@ -255,6 +428,10 @@ WRONG = {
         ("σ is cut off", cut_off),
         ("changes noise, one of its inputs, in place", at_in_place),
         ("object has no attribute 'logvar'", another_order),
+        ("gaussian.at(), which gaussian.sample() calls, becomes your own function", at_of_the_class),
+        ("mean and noise have changed places", mean_and_noise_swapped),
+        ("this is (3) solved for the noise", solved_for_the_noise),
+        ("all numbers get the same σ", one_sigma),
     ],
     "05.vae_loss": [
         ("this is the mean of the squared errors, over all numbers", mean_squared),
@@ -267,6 +444,18 @@ WRONG = {
         ("the weight is forgotten", no_weight),
         ("the KL is subtracted", rewarded),
         ("the loss isn't a tensor", a_number),
+        ("the reconstruction is clamped", with_the_reconstruction_clamped),
+        ("the reconstruction is clamped", both_clamped),
+        ("a KL below 1 is counted as 1", free_bits),
+        ("far outside of −1 … 1", huber),
+        ("the sign of the whole is wrong", negative),
+        ("the weight multiplies both", weight_on_both),
+        ("the error is divided by the weight", error_over_the_weight),
+        ("the KL is counted in bits", loss_with_bits),
+        ("the weight 20 is written in", weight_written_in),
+        ("summed over the colours only", over_the_colours),
+        ("it returns 2 values", both_parts),
+        ("no gradient reaches again", a_tensor_of_a_number),
     ],
     "05.decode_latents": [
         ("the latents are multiplied by the scaling factor", multiplied),
@@ -277,15 +466,24 @@ WRONG = {
         ("changes latents, one of its inputs, in place", decoded_in_place),
         ("the shape is", the_first_only),
         ("is a `return` missing", nothing_returned),
+        ("the picture goes through a tanh", decoded_and_squashed),
+        ("the shape is (1, 3, 2, 64)", decoded_and_cut),
+        ("far outside of −1 … 1", clamped_at_3),
     ],
     "05.encode_pictures": [
         ("the latents are divided by the scaling factor", divided),
         ("a generator is given, but the mean is returned", always_the_mode),
         ("the factor is applied twice", scaled_twice),
-        ("TypeError", no_lists),
+        ("generator can also be a list", no_lists),
         ("random numbers of its own", always_a_sample),
         ("the pictures are multiplied by the factor", the_pictures_scaled),
         ("torch.stack makes a new dimension", stacked),
         ("Stable Diffusion 1's factor is written in", with_sd_s_factor),
+        ("the first generator draws for the whole batch", by_the_first),
+        ("each generator draws for the whole batch", each_for_all),
+        ("gone through from its end", reversed_list),
+        ("all pictures get the same noise", same_noise_for_all),
+        ("the mean is counted twice", mean_counted_twice),
+        ("it leaves `generator` as it was before", draws_in_secret),
     ],
 }
