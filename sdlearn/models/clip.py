@@ -159,7 +159,7 @@ def contrastive_loss(
         image_features, text_features: (B, P), row i of one belongs to row i of the other; they need not be normalised.
         logit_scale: the logarithm of the factor on the cosines, CLIP's learned parameter.
         same: (B, B) bool, True where text j also describes image i. Off the diagonal such pairs are neither correct
-            nor wrong, so they are left out. Without it, equal captions in a batch would be pushed apart.
+            nor wrong, so they are left out. Without it, equal captions would count as wrong answers.
 
     Returns the mean of both cross-entropies, in nats; log(B) is the loss of guessing.
 

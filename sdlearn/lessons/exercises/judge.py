@@ -112,6 +112,9 @@ def judge(exercise: Exercise, mine: Any, theirs: Reference, clock: Clock) -> Ver
         try:
             our_gradients = clock.run(lambda: list(gradients_of(exercise, mine)))
         except Exception as error:
+            if "inplace operation" in str(error):
+                cure = "what it overwrites in place the gradient still needs; write x = x + …, not x += …"
+                return Verdict("✘", f"the values are right, but the gradient fails: {cure}")
             return Verdict("✘", f"the values are right, but the gradient fails: {in_one_line(error, mine)}")
         if wrong := first_gradient_difference(our_gradients, theirs.gradients):
             return Verdict("✘", hint(exercise, ours, our_gradients) or f"the values are right, but {wrong}")

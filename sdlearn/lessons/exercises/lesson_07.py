@@ -1,6 +1,7 @@
 """The exercises of lesson 07."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ def spellings(generator: torch.Generator) -> Iterator[Case]:
     yield Case("one token", ["cat</w>"], ("cat", "</w>"))
     yield Case("both halves occur, next to others", ["a", "c", "b", "a", "a", "b", "b</w>"], ("a", "b"))
     yield Case("at the beginning and at the end", ["a", "b", "c", "a", "b"], ("a", "b"))
+    yield Case("the last token is the pair's left half", ["a", "a", "a"], ("a", "a"))
+    yield Case("two other tokens that read the same when joined", ["ab", "c</w>"], ("a", "bc</w>"))
 
 
 def counted_words(generator: torch.Generator) -> Iterator[Case]:
@@ -40,7 +43,19 @@ def counted_words(generator: torch.Generator) -> Iterator[Case]:
         pairs = (one.split(" ") for one in text.split(", "))
         yield Case(words, [([*word[:-1], word[-1] + "</w>"], int(count)) for word, count in pairs])
     yield Case("tokens of several letters", [(["th", "e</w>"], 2), (["t", "h", "at</w>"], 1), (["th", "at</w>"], 3)])
+    yield Case("a tie in which the joined texts have another order", [(["ab", "a</w>"], 1), (["a", "zz</w>"], 1)])
+    yield Case("a tie of pairs with the same left token", [(["a", "c</w>"], 1), (["a", "b</w>"], 1)])
+    yield Case("a tie of a long pair and a short one", [(["b", "c</w>"], 1), (["aa", "b</w>"], 1)])
+    yield Case("a frequent word is one token, a rare one isn't", [(["a</w>"], 5), (["c", "a", "t</w>"], 1)])
     yield Case("every word is one token", [(["the</w>"], 7), (["cat</w>"], 2)])
+
+
+def pair_of(part: Callable[[list[tuple[list[str], int]]], tuple[str, str] | None], words: list) -> Any:
+    """What `part` finds. Raises ValueError where it is a list: no list is ever equal to a tuple of tokens."""
+    found = part(words)
+    if isinstance(found, list):
+        raise ValueError(f"it returns the list {found}, but a pair is a tuple: (left, right)")
+    return found
 
 
 def words_to_merge(generator: torch.Generator) -> Iterator[Case]:
@@ -51,6 +66,7 @@ def words_to_merge(generator: torch.Generator) -> Iterator[Case]:
     yield Case("a word of which nothing is merged", small, "dry")
     yield Case("one letter", small, "w")
     rivals = [("b", "c"), ("a", "b"), ("bc", "d</w>"), ("a", "a"), ("e", "e</w>"), ("f", "g"), ("h", "f"), ("c", "x")]
+    rivals += [("h", "fg")]
     vocab = make_vocabulary(rivals)
     yield Case("two merges want the same letter, and the later letter's came first", Tokenizer(vocab, rivals), "abcd")
     yield Case("two merges want the same letter, and the earlier letter's came first", Tokenizer(vocab, rivals), "bcxy")
@@ -59,25 +75,40 @@ def words_to_merge(generator: torch.Generator) -> Iterator[Case]:
     yield Case("a pair that overlaps itself", Tokenizer(vocab, rivals), "aaae")
     yield Case("the first pair is at the right end", Tokenizer(vocab, rivals), "hfghee")
     short = {token: i for i, token in enumerate(token for token in vocab if token not in ("z", "x</w>"))}
+    yield Case("the first pair stands between two letters, and all three become one", Tokenizer(vocab, rivals), "hfgh")
     yield Case("letters that the vocabulary lacks", Tokenizer(short, rivals), "zabcx")
     yield Case("a letter of two bytes", Tokenizer(vocab, rivals), "aéb")
 
 
 def windows(generator: torch.Generator) -> Iterator[Case]:
-    """How many tokens, and activations (B, T, C) of that many."""
+    """How many tokens, and activations (B, T, C) of that many, or of more."""
     for batch, tokens, width in ((2, 5, 3), (1, 7, 4), (3, 2, 6), (2, 1, 5), (1, 12, 2)):
         many = f"{tokens} token{'s' * (tokens > 1)}"
         yield Case(many, tokens, torch.randn(batch, tokens, width, generator=generator))
     yield Case("4 tokens in float64", 4, torch.randn(2, 4, 3, generator=generator).double())
+    yield Case("3 tokens, and `like` holds 5", 3, torch.randn(2, 5, 4, generator=generator))
 
 
 def attention_with(part: Callable[[int, Tensor], Tensor], tokens: int, like: Tensor) -> Tensor:
-    """The weights of attention under a mask: (B, T, T). Raises ValueError where the mask holds NaN."""
+    """The weights of attention under a mask: (B, T, T).
+
+    Raises ValueError where the mask holds NaN, has another shape or dtype than asked for, or hides the future but holds
+    other numbers than 0 for the past.
+    """
     mask = torch.as_tensor(part(tokens, like))
     if mask.isnan().any():
         raise ValueError("the mask holds NaN: -inf times 0 is NaN, and not 0; fill the places instead")
-    logits = like @ like.transpose(1, 2) * like.shape[-1] ** -0.5  # (B, T, T)
-    return (logits + mask.to(like)).softmax(dim=-1)
+    if mask.shape != (tokens, tokens):
+        raise ValueError(f"the mask has the shape {tuple(mask.shape)}, but (T, T) is {(tokens, tokens)}")
+    x = like[:, :tokens]
+    weights = (x @ x.transpose(1, 2) * x.shape[-1] ** -0.5 + mask.to(like)).softmax(dim=-1)  # (B, T, T)
+    past = mask.double().tril()
+    if tokens > 1 and (weights.triu(1) == 0).all():  # else there is more to be said of it
+        if past.isfinite().all() and past.any():
+            raise ValueError("the future is hidden, but where a token may look the mask must be 0; it is added")
+        if mask.dtype != like.dtype:
+            raise ValueError(f"the mask is {mask.dtype}, but `like` is {like.dtype}: give the mask its dtype")
+    return weights
 
 
 def layers(generator: torch.Generator) -> Iterator[Case]:
@@ -146,6 +177,7 @@ EXERCISES = (
         counted_words,
         difficulty=2,
         minutes=8,
+        run=pair_of,
         box="tokenizer",
         core=False,
     ),

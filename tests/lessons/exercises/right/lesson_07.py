@@ -67,19 +67,19 @@ def by_rows_and_columns(tokens, like):
 
 
 def by_numpy(tokens, like):
-    return np.triu(np.full((tokens, tokens), -np.inf), k=1)
+    return torch.from_numpy(np.triu(np.full((tokens, tokens), -np.inf), k=1)).to(like)
 
 
 def with_two_loops(tokens, like):
-    mask = torch.zeros(tokens, tokens)
+    mask = torch.zeros(tokens, tokens).to(like)
     for i in range(tokens):
         for j in range(i + 1, tokens):
             mask[i, j] = -torch.inf
     return mask
 
 
-def the_lowest_number_in_float64(tokens, like):
-    return torch.full((tokens, tokens), torch.finfo(torch.float32).min, dtype=torch.float64).triu(diagonal=1)
+def the_lowest_number_there_is(tokens, like):
+    return torch.full_like(like[0, :1, :1], torch.finfo(like.dtype).min).expand(tokens, tokens).triu(diagonal=1)
 
 
 def pytorch_s_own(tokens, like):
@@ -87,7 +87,7 @@ def pytorch_s_own(tokens, like):
 
 
 def logarithm_of_what_is_allowed(tokens, like):
-    return torch.ones(tokens, tokens).tril().log()
+    return torch.ones(tokens, tokens, dtype=like.dtype, device=like.device).tril().log()
 
 
 class Layer(nn.Module):
@@ -228,13 +228,12 @@ def in_one_loop(words):
     return best
 
 
-def as_a_list(words):
-    """A list of two texts will do for a tuple."""
+def sorted_by_count_and_name(words):
     counts = Counter()
     for tokens, count in words:
         for i in range(1, len(tokens)):
             counts[tokens[i - 1], tokens[i]] += count
-    return list(sorted(counts.items(), key=lambda one: (-one[1], one[0]))[0][0]) if counts else None
+    return sorted(counts.items(), key=lambda one: (-one[1], one[0]))[0][0] if counts else None
 
 
 def counted_by_numpy(words):
@@ -304,13 +303,13 @@ def by_recursion_on_tokens(tokenizer, word):
 RIGHT = {
     "07.merge_pair": [with_an_index, in_place_on_a_copy, by_recursion, with_separators, as_a_tuple],
     "07.causal_mask": [
-        *(a_very_low_number, by_rows_and_columns, by_numpy, with_two_loops, the_lowest_number_in_float64),
+        *(a_very_low_number, by_rows_and_columns, by_numpy, with_two_loops, the_lowest_number_there_is),
         *(pytorch_s_own, logarithm_of_what_is_allowed),
     ],
     "07.text_layer": [WithResiduals, TextByText, FromItsParts, TransformersOwn],
     "07.contrastive_loss": [
         *(with_log_softmax, pair_by_pair, by_einsum_in_float64, with_nll_loss, with_transformers_loss),
     ],
-    "07.most_frequent_pair": [sorted_twice, with_an_update, in_one_loop, as_a_list, counted_by_numpy],
+    "07.most_frequent_pair": [sorted_twice, with_an_update, in_one_loop, sorted_by_count_and_name, counted_by_numpy],
     "07.merge": [merge_by_merge, from_openai, until_nothing_is_left, by_recursion_on_tokens],
 }

@@ -1,5 +1,7 @@
 """Wrong answers to the exercises of lesson 07 as learners type them, and a piece of what they are told."""
 
+from collections import Counter
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -62,6 +64,54 @@ def skips_only_one(tokens, pair):
     return merged
 
 
+def joined_texts(tokens, pair):
+    merged, i = [], 0
+    while i < len(tokens):
+        if "".join(tokens[i : i + 2]) == "".join(pair):
+            merged.append("".join(pair))
+            i += 2
+        else:
+            merged.append(tokens[i])
+            i += 1
+    return merged
+
+
+def one_by_one(tokens, pair):
+    merged, i = [], 0
+    while i < len(tokens):
+        if tokens[i] == pair[0] and tokens[i + 1] == pair[1]:
+            merged.append(pair[0] + pair[1])
+            i += 2
+        else:
+            merged.append(tokens[i])
+            i += 1
+    return merged
+
+
+def ends_too_early(tokens, pair):
+    merged, i = [], 0
+    while i < len(tokens) - 1:
+        if (tokens[i], tokens[i + 1]) == pair:
+            merged.append(tokens[i] + tokens[i + 1])
+            i += 2
+        else:
+            merged.append(tokens[i])
+            i += 1
+    return merged
+
+
+def in_either_order(tokens, pair):
+    merged, i = [], 0
+    while i < len(tokens):
+        if i + 1 < len(tokens) and sorted(tokens[i : i + 2]) == sorted(pair):
+            merged.append(tokens[i] + tokens[i + 1])
+            i += 2
+        else:
+            merged.append(tokens[i])
+            i += 1
+    return merged
+
+
 def without_a_return(tokens, pair):
     merged = list(tokens)
     for i in range(len(merged) - 2, -1, -1):
@@ -113,6 +163,26 @@ def too_small_a_number(tokens, like):
     return torch.full((tokens, tokens), -1.0).triu(1)
 
 
+def without_the_dtype(tokens, like):
+    return torch.full((tokens, tokens), float("-inf")).triu(1)
+
+
+def in_half_precision(tokens, like):
+    return torch.full((tokens, tokens), float("-inf"), dtype=torch.float16).triu(1)
+
+
+def as_many_as_like(tokens, like):
+    return torch.full((like.shape[1], like.shape[1]), float("-inf"), dtype=like.dtype).triu(1)
+
+
+def one_dimension_more(tokens, like):
+    return torch.full((1, tokens, tokens), float("-inf"), dtype=like.dtype).triu(1)
+
+
+def not_zero_where_allowed(tokens, like):
+    return (1 - torch.ones(tokens, tokens, dtype=like.dtype).tril()) * -1e9 + 3
+
+
 class Layer(nn.Module):
     def __init__(self, config):
         super().__init__()
@@ -162,6 +232,12 @@ class InPlace(Layer):
         x += self.self_attn(self.layer_norm1(x), mask)
         x += self.mlp(self.layer_norm2(x))
         return x
+
+
+class TransposedMask(Layer):
+    def forward(self, x, mask=None):
+        x = x + self.self_attn(self.layer_norm1(x), None if mask is None else mask.T)
+        return x + self.mlp(self.layer_norm2(x))
 
 
 class WithoutGradient(Layer):
@@ -231,6 +307,21 @@ def a_sum(image_features, text_features, logit_scale, same=None):
     return F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)
 
 
+def soft_targets(image_features, text_features, logit_scale, same=None):
+    images, texts = F.normalize(image_features, dim=-1), F.normalize(text_features, dim=-1)
+    logits = images @ texts.T * logit_scale.exp()
+    target = torch.eye(len(logits)) if same is None else same.float() / same.float().sum(1, keepdim=True)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def as_siglip_does(image_features, text_features, logit_scale, same=None):
+    images, texts = F.normalize(image_features, dim=-1), F.normalize(text_features, dim=-1)
+    logits = images @ texts.T * logit_scale.exp()
+    if same is not None:
+        logits = logits.masked_fill(same & ~torch.eye(len(same), dtype=torch.bool), float("-inf"))
+    return F.binary_cross_entropy_with_logits(logits, torch.eye(len(logits)))
+
+
 def a_number(image_features, text_features, logit_scale, same=None):
     images, texts = F.normalize(image_features, dim=-1), F.normalize(text_features, dim=-1)
     logits = images @ texts.T * logit_scale.exp()
@@ -289,6 +380,92 @@ def joined(words):
     return "".join(min(counts, key=lambda pair: (-counts[pair], pair))) if counts else ""
 
 
+def as_a_list(words):
+    counts = {}
+    for tokens, count in words:
+        for pair in zip(tokens, tokens[1:], strict=False):
+            counts[pair] = counts.get(pair, 0) + count
+    return list(min(counts, key=lambda pair: (-counts[pair], pair))) if counts else None
+
+
+def by_joined_texts(words):
+    counts = {}
+    for tokens, count in words:
+        for pair in zip(tokens, tokens[1:], strict=False):
+            counts[pair] = counts.get(pair, 0) + count
+    return min(counts, key=lambda pair: (-counts[pair], "".join(pair))) if counts else None
+
+
+def by_left_tokens(words):
+    counts = {}
+    for tokens, count in words:
+        for pair in zip(tokens, tokens[1:], strict=False):
+            counts[pair] = counts.get(pair, 0) + count
+    return min(counts, key=lambda pair: (-counts[pair], pair[0])) if counts else None
+
+
+def by_length(words):
+    counts = {}
+    for tokens, count in words:
+        for pair in zip(tokens, tokens[1:], strict=False):
+            counts[pair] = counts.get(pair, 0) + count
+    return min(counts, key=lambda pair: (-counts[pair], len("".join(pair)), pair)) if counts else None
+
+
+def none_if_one_word_is_a_token(words):
+    counts = {}
+    for tokens, count in words:
+        if len(tokens) < 2:
+            return None
+        for pair in zip(tokens, tokens[1:], strict=False):
+            counts[pair] = counts.get(pair, 0) + count
+    return min(counts, key=lambda pair: (-counts[pair], pair)) if counts else None
+
+
+def most_common(words):
+    counts = Counter()
+    for tokens, count in words:
+        for pair in zip(tokens, tokens[1:], strict=False):
+            counts[pair] += count
+    return counts.most_common(1)[0] if counts else None
+
+
+def longest_match(tokenizer, word):
+    letters, tokens = spell(word), []
+    while letters:
+        for size in range(len(letters), 0, -1):
+            if "".join(letters[:size]) in tokenizer.vocab:
+                tokens.append("".join(letters[:size]))
+                break
+        else:
+            size = 1
+            tokens.append("<|endoftext|>")
+        letters = letters[size:]
+    return tokens
+
+
+def rank_0_is_lost(tokenizer, word):
+    tokens = [one if one in tokenizer.vocab else "<|endoftext|>" for one in spell(word)]
+    while len(tokens) > 1:
+        ranks = [tokenizer.rank.get(pair) or 1e9 for pair in zip(tokens, tokens[1:], strict=False)]
+        i = ranks.index(min(ranks))
+        if ranks[i] == 1e9:
+            break
+        tokens[i : i + 2] = [tokens[i] + tokens[i + 1]]
+    return tokens
+
+
+def characters(tokenizer, word):
+    tokens = [one if one in tokenizer.vocab else "<|endoftext|>" for one in [*word[:-1], word[-1] + "</w>"]]
+    while len(tokens) > 1:
+        ranks = [tokenizer.rank.get(pair, 1e9) for pair in zip(tokens, tokens[1:], strict=False)]
+        i = ranks.index(min(ranks))
+        if ranks[i] == 1e9:
+            break
+        tokens[i : i + 2] = [tokens[i] + tokens[i + 1]]
+    return tokens
+
+
 def left_to_right(tokenizer, word):
     tokens, i = [one if one in tokenizer.vocab else "<|endoftext|>" for one in spell(word)], 0
     while i < len(tokens) - 1:
@@ -331,7 +508,11 @@ WRONG = {
         ("looked for in one long text", by_replacing_text),
         ("list index out of range", past_the_end),
         ("the new token is a tuple", a_tuple_stays),
-        ("but it must return 2 values ('c', 'at</w>')", skips_only_one),
+        ("comes a second time", skips_only_one),
+        ("the joined texts are compared", joined_texts),
+        ("ask for tokens[i + 1] only where", one_by_one),
+        ("is lost unless it is merged", ends_too_early),
+        ("in either order", in_either_order),
         ("is a `return` missing", without_a_return),
         ("nothing is ever merged", a_list_is_no_tuple),
     ],
@@ -344,13 +525,19 @@ WRONG = {
         ("draws its eye there", true_where_hidden),
         ("the future is only less likely", true_where_seen),
         ("the future is only less likely", too_small_a_number),
+        ("but `like` is torch.float64", without_the_dtype),
+        ("the mask is torch.float16", in_half_precision),
+        ("the mask has the shape (5, 5), but (T, T) is (3, 3)", as_many_as_like),
+        ("the mask has the shape (1, 5, 5)", one_dimension_more),
+        ("the mask must be 0", not_zero_where_allowed),
     ],
     "07.text_layer": [
         ("nothing is added", NoResidual),
         ("the mask isn't passed on", NoMask),
         ("the norms come after the sums", PostNorm),
         ("the layer's input is added in the second sum", OldResidual),
-        ("the gradient fails", InPlaceOnACopy),
+        ("write x = x + …, not x += …", InPlaceOnACopy),
+        ("the mask is transposed", TransposedMask),
         ("in place", InPlace),
         ("no gradient reaches", WithoutGradient),
         ("norm.weight is not the package's", ANewLayer),
@@ -364,6 +551,8 @@ WRONG = {
         ("the two halves are added", a_sum),
         ("no gradient reaches", a_number),
         ("`same` is transposed", swapped),
+        ("count as right there, too", soft_targets),
+        ("as SigLIP does", as_siglip_does),
     ],
     "07.most_frequent_pair": [
         ("each word counts once", each_word_once),
@@ -371,10 +560,19 @@ WRONG = {
         ("the last in alphabetical order", last_by_name),
         ("return None there", nothing_to_merge_forgotten),
         ("the joined text is returned", joined),
+        ("a pair is a tuple", as_a_list),
+        ("not of the joined texts", by_joined_texts),
+        ("only the left tokens are compared", by_left_tokens),
+        ("(case 12: a tie of a long pair and a short one)", by_length),
+        ("ends it all", none_if_one_word_is_a_token),
+        ("the number comes along with the pair", most_common),
     ],
     "07.merge": [
         ("whatever its rank", left_to_right),
         ("ids are returned", ids),
+        ("as WordPiece does", longest_match),
+        ("takes 0 for nothing", rank_0_is_lost),
+        ("each byte must be one", characters),
         ("must become EOS", no_unknown_letters),
         ("does each of its loops come to an end", never_ends),
     ],
