@@ -73,16 +73,19 @@ def test_the_stored_autoencoders() -> None:
 
 
 def test_pixels_and_latents_cost_the_same() -> None:
-    pixels, latents = read_rows("pixels_or_latents")
+    pixels, few, latents = read_rows("pixels_or_latents")
+    assert [row["kind"] for row in (pixels, few, latents)] == list(pixels_or_latents.RUNS.values())
+    assert few["steps"] == pixels["steps"] and few["operations"] == latents["operations"]
     recipes = [
         pixels_or_latents.make_recipe(row["kind"], 1, pixels_or_latents.BATCH_SIZE, 1) for row in (pixels, latents)
     ]
     for row, recipe in zip((pixels, latents), recipes, strict=True):
         assert int(row["operations"]) == pixels_or_latents.operations(recipe)
+        assert int(row["memory"]) == pytest.approx(pixels_or_latents.memory(recipe), rel=0.05)
         assert int(row["scenes"]) == int(row["steps"]) * recipe.training.batch_size
     cost = [int(row["operations"]) * int(row["steps"]) for row in (pixels, latents)]
     assert cost[0] == pytest.approx(cost[1], rel=0.05)
-    assert read_pictures("pixels_or_latents").shape == (2, 8, 3, 64, 64)
+    assert read_pictures("pixels_or_latents").shape == (3, 8, 3, 64, 64)
 
 
 def test_autoencoders_go_on_where_they_were_stopped(tmp_path, monkeypatch) -> None:
@@ -107,6 +110,7 @@ def test_pixels_and_latents_are_trained(tmp_path) -> None:
     assert [line.split(",")[0] for line in (tmp_path / "run.csv").read_text().splitlines()] == [
         "kind",
         "pixels",
+        "latents",
         "latents",
     ]
     assert (tmp_path / "run.png").exists()

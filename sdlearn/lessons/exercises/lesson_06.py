@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -44,13 +45,23 @@ def two_pictures(generator: torch.Generator) -> Iterator[Case]:
 def distance_to_learn_from(
     part: Callable[..., Tensor], features: Callable[[Tensor], Sequence[Tensor]], one: Tensor, other: Tensor
 ) -> Tensor:
-    """The distance from pictures that have a gradient. Raises TypeError or ValueError if none reaches them."""
+    """The distance from pictures that have a gradient. Raises TypeError or ValueError if none reaches them, or NaN.
+
+    The other pictures need no gradient: nothing is learned through them.
+    """
     one = one.clone().requires_grad_()
-    distance = part(features, one, other)
-    if not isinstance(distance, Tensor):
-        raise TypeError("the distance isn't a tensor, so nothing can be learned from it")
-    if not distance.requires_grad:
+    distance = part(features, one, other.detach())
+    if isinstance(distance, int | float | np.ndarray | np.generic):
+        raise TypeError("the distance is no tensor, so nothing can be learned from it: .item() or NumPy cuts it off")
+    if isinstance(distance, Tensor) and not distance.requires_grad:
         raise ValueError("no gradient reaches the pictures, so nothing can be learned: no_grad or detach() cuts it off")
+    if isinstance(distance, Tensor) and distance.isfinite().all():
+        (gradient,) = torch.autograd.grad(distance.sum(), one, retain_graph=True, allow_unused=True)
+        if gradient is not None and gradient.isnan().any():
+            raise ValueError(
+                "the distance is a number, but its gradient is NaN where all channels are 0: a root has no slope at 0, "
+                "so what keeps the length from 0 must stand inside the root; F.normalize takes care of it"
+            )
     return distance
 
 
@@ -58,10 +69,11 @@ def verdicts(generator: torch.Generator) -> Iterator[Case]:
     """A discriminator's numbers for real and for fake patches (B, 1, h, w), some beyond the margin, some not."""
     for words, real, fake in (
         ("as many real patches as fake ones", (2, 1, 3, 5), (2, 1, 3, 5)),
-        ("more fake patches than real ones", (1, 1, 2, 3), (4, 1, 2, 3)),
-        ("one picture, one row of patches", (1, 1, 1, 7), (1, 1, 1, 7)),
+        ("more fake patches than real ones", (2, 1, 2, 3), (3, 1, 2, 3)),
+        ("one picture, one row of patches, and large numbers", (1, 1, 1, 7), (1, 1, 1, 7)),
     ):
-        yield Case(words, 1.5 * torch.randn(real, generator=generator), 1.5 * torch.randn(fake, generator=generator))
+        size = 60 if "large" in words else 1.5
+        yield Case(words, size * torch.randn(real, generator=generator), size * torch.randn(fake, generator=generator))
     yield Case(
         "everything is right by more than the margin", torch.full((2, 1, 2, 2), 3.0), torch.full((2, 1, 2, 2), -3.0)
     )
@@ -71,10 +83,12 @@ def loss_to_learn_from(part: Callable[..., Tensor], real: Tensor, fake: Tensor) 
     """The loss of numbers that have a gradient. Raises TypeError or ValueError if none reaches them."""
     real, fake = (one.clone().requires_grad_() for one in (real, fake))
     loss = part(real, fake)
-    if not isinstance(loss, Tensor):
-        raise TypeError("the loss isn't a tensor, so the discriminator can't learn from it; return it without .item()")
-    if not loss.requires_grad:
-        raise ValueError("no gradient reaches the discriminator, so it can't learn: no_grad or detach() cuts it off")
+    if isinstance(loss, int | float | np.ndarray | np.generic):
+        raise TypeError("the loss is no tensor, so the discriminator can't learn from it: .item() or NumPy cuts it off")
+    if isinstance(loss, Tensor) and not loss.requires_grad:
+        raise ValueError(
+            "no gradient reaches the discriminator, so it can't learn: no_grad, detach() or a comparison cuts it off"
+        )
     return loss
 
 
@@ -84,9 +98,10 @@ def halvings(generator: torch.Generator) -> Iterator[Case]:
         ("the UNet's: padded on every side", (3, True), (2, 3, 6, 8)),
         ("the autoencoder's: padded at the right and at the bottom", (4, False), (1, 4, 8, 6)),
         ("the autoencoder's, one channel", {"channels": 1, "symmetric": False}, (3, 1, 4, 6)),
-        ("the UNet's, the smallest picture", {"channels": 2}, (1, 2, 2, 2)),
+        ("the UNet's, the smallest picture, with large numbers", {"channels": 2}, (1, 2, 2, 2)),
     ):
-        yield Case(words, arguments, torch.randn(shape, generator=generator))
+        size = 100 if "large" in words else 1
+        yield Case(words, arguments, size * torch.randn(shape, generator=generator))
 
 
 class Encoder:
@@ -125,20 +140,41 @@ def pulls(generator: torch.Generator) -> Iterator[Case]:
         ("the adversarial loss pulls hard", (2, 5, 1, 1), 1.0, 40.0),
         ("both hardly pull", (3, 2, 3, 3), 1e-5, 1e-4),
         ("the adversarial loss doesn't pull at all", (1, 2, 3, 3), 100.0, 0.0),
+        ("neither pulls, or hardly", (2, 2, 3, 3), 1e-3, 0.0),
     ):
         weight, target = torch.randn(2, *shape, generator=generator)
         yield Case(words, weight, target, far, strength)
 
 
 def weigh(part: Callable[..., Tensor], weight: Tensor, target: Tensor, far: float, strength: float) -> Tensor:
-    """The weight for two losses of a layer. Raises ValueError if it leaves a gradient, or breaks the losses' graph."""
+    """The weight for two losses of a layer.
+
+    Raises ValueError if it leaves a gradient, has one itself, changes the layer, or breaks the losses' graph.
+    """
     last_layer = weight.clone().requires_grad_()
-    hidden = 2 * last_layer
+    before = torch.full((), 2.0, requires_grad=True)  # a parameter of an earlier layer
+    hidden = before * last_layer
     reconstruction = (hidden - 2 * weight - far * target).square().sum()
     adversarial = strength * (hidden * target.sin()).sum()
-    found = part(reconstruction, adversarial, last_layer)
+    try:
+        found = part(reconstruction, adversarial, last_layer)
+    except RuntimeError as error:
+        if "a second time" not in str(error):
+            raise
+        raise ValueError("the first gradient uses up the graph that the next needs: add retain_graph=True") from error
     if last_layer.grad is not None:
         raise ValueError("it leaves a gradient in last_layer.grad, which the optimizer would use: take autograd.grad")
+    if before.grad is not None:
+        raise ValueError(
+            "its backward() leaves gradients in other layers' .grad, which the optimizer would use: take autograd.grad"
+        )
+    if not last_layer.requires_grad or not torch.equal(last_layer, weight):
+        raise ValueError("it changes last_layer, which belongs to the decoder")
+    if isinstance(found, Tensor) and found.requires_grad:
+        right = adaptive_weight(reconstruction, adversarial, last_layer)
+        found = found.detach()  # a wrong value tells more
+        if right < 1e4 and found.shape == right.shape and torch.isclose(found.to(right), right, rtol=1e-3):
+            raise ValueError("the value is right, but a gradient flows through it: create_graph isn't needed")
     (reconstruction + adversarial).backward()
     return found
 
@@ -152,6 +188,7 @@ EXERCISES = (
         minutes=8,
         run=distance_to_learn_from,
         box="decoder",
+        gradients=True,
     ),
     Exercise(
         "06.discriminator_loss",
@@ -161,9 +198,10 @@ EXERCISES = (
         minutes=5,
         run=loss_to_learn_from,
         box="decoder",
+        gradients=True,
     ),
     Exercise("06.scaling_factor", scaling_factor, picture_batches, difficulty=1, minutes=5, box="decoder"),
-    Exercise("06.downsample", Downsample, halvings, difficulty=1, minutes=5, part="downsample", box="UNet"),
+    Exercise("06.downsample", Downsample, halvings, 1, 5, part="downsample", box="UNet", gradients=True),
     Exercise(
         "06.adaptive_weight", adaptive_weight, pulls, difficulty=2, minutes=8, run=weigh, box="decoder", core=False
     ),

@@ -4,8 +4,8 @@
 
 Takes ten minutes on one core, and resumes where it was stopped. Eight subjects on ten colours. The latents are
 those of the bundled autoencoder, whose own training isn't counted. A step on pixels costs many times as much, so there
-are so many fewer of them. Then both draw the same prompts. How many have the requested background colour, and in how
-many does the judge recognise the requested subject?
+are so many fewer of them. A third run, on latents, has as few steps as the one on pixels. Then all draw the same
+prompts. How many have the requested background colour, and in how many does the judge recognise the requested subject?
 """
 
 import csv
@@ -76,6 +76,7 @@ class PixelTask(LatentTask):
 
 
 TASKS = {"pixels": (PixelTask, 3, 64), "latents": (LatentTask, 4, 16)}  # channels and side of what the UNet sees
+RUNS = {"pixels": "pixels", "few": "latents", "latents": "latents"}  # their names, and what they see
 
 
 def make_recipe(kind: str, steps: int, batch_size: int, pool_size: int) -> DiffusionRecipe:
@@ -116,6 +117,25 @@ def operations(recipe: DiffusionRecipe) -> int:
     return counter.get_total_flops()
 
 
+def memory(recipe: DiffusionRecipe) -> int:
+    """Bytes of what the UNet keeps of one picture for the backward pass, without its own weights."""
+    config = recipe.model
+    unet, kept = UNet(config), {}
+    weights = {one.untyped_storage().data_ptr() for one in unet.parameters()}
+
+    def keep(one: Tensor) -> Tensor:
+        storage = one.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return one
+
+    x = torch.randn(1, config.in_channels, config.sample_size, config.sample_size)
+    context = torch.randn(1, 77, config.cross_attention_dim)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda one: one):
+        unet(x, torch.zeros(1), context)
+    return sum(kept.values())
+
+
 @torch.no_grad()
 def draw(task: LatentTask, prompts: list[str], batch_size: int = 8) -> Tensor:
     """Pictures (B, 3, 64, 64) uint8 for prompts; picture i begins with the noise of seed i."""
@@ -137,20 +157,22 @@ def record(work: Path, target: Path, steps: int, batch_size: int, pool_size: int
     asked = pairs("test", FEW)[:: max(1, 72 // pictures)][:pictures]
     recipes = {kind: make_recipe(kind, steps, batch_size, pool_size) for kind in TASKS}
     cost = {kind: operations(recipe) for kind, recipe in recipes.items()}
+    kept = {kind: memory(recipe) for kind, recipe in recipes.items()}
     fewer = max(1, round(steps * cost["latents"] / cost["pixels"]))
-    recipes["pixels"] = make_recipe("pixels", fewer, batch_size, pool_size)
     rows, sheet = [], []
-    for kind, recipe in recipes.items():
+    for name, kind in RUNS.items():
+        recipe = make_recipe(kind, steps if name == "latents" else fewer, batch_size, pool_size)
         task = TASKS[kind][0](recipe, work)
-        run(task, recipe.training, work / kind)  # resumes; the averaged network is in `model` afterwards
-        task.unet.load_state_dict(read_unet(work / kind / "model"))
+        run(task, recipe.training, work / name)  # resumes; the averaged network is in `model` afterwards
+        task.unet.load_state_dict(read_unet(work / name / "model"))
         started = time.monotonic()
         drawn = draw(task, [caption(*one) for one in asked])
         seconds = (time.monotonic() - started) / len(asked)
         named, _ = judge_pictures(judge, drawn)
         subjects = matches(named, [subject for subject, _ in asked]).mean()
         colors = matches(background_colors(drawn), [color for _, color in asked]).mean()
-        row = {"kind": kind, "operations": str(cost[kind]), "steps": str(recipe.training.steps)}
+        row = {"kind": kind, "operations": str(cost[kind]), "memory": str(kept[kind])}
+        row |= {"steps": str(recipe.training.steps)}
         row |= {"scenes": str(recipe.training.steps * recipe.training.batch_size), "seconds": f"{seconds:.2f}"}
         rows.append(row | {"subject": f"{subjects:.4f}", "color": f"{colors:.4f}"})
         print(rows[-1])

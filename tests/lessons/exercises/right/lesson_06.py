@@ -19,7 +19,7 @@ def by_cosines(features, one, other):
 
 def unit_vectors(features, one, other):
     def unit(x):
-        return x / (x.pow(2).sum(1, keepdim=True).sqrt() + 1e-10)
+        return x / (x.pow(2).sum(1, keepdim=True) + 1e-20).sqrt()
 
     layers = zip(features(one), features(other), strict=True)
     return sum(((unit(a) - unit(b)) ** 2).sum(1).flatten(1).mean(1) for a, b in layers)
@@ -28,7 +28,7 @@ def unit_vectors(features, one, other):
 def by_einsum(features, one, other):
     total = torch.zeros(one.shape[0])
     for mine, theirs in zip(features(one), features(other), strict=True):
-        lengths = [torch.einsum("bchw,bchw->bhw", x, x).sqrt().clamp(min=1e-12) for x in (mine, theirs)]
+        lengths = [torch.einsum("bchw,bchw->bhw", x, x).clamp(min=1e-24).sqrt() for x in (mine, theirs)]
         difference = mine / lengths[0][:, None] - theirs / lengths[1][:, None]
         total = total + torch.einsum("bchw,bchw->b", difference, difference) / (mine.shape[2] * mine.shape[3])
     return total
@@ -54,6 +54,13 @@ def both_in_one_batch(features, one, other):
         mine, theirs = F.normalize(layer, dim=1).chunk(2)
         total += (mine - theirs).pow(2).sum(dim=1).mean(dim=(-1, -2))
     return total
+
+
+def nothing_learned_through_the_other(features, one, other):
+    with torch.no_grad():
+        goal = [F.normalize(x, dim=1) for x in features(other)]
+    pairs = zip(features(one), goal, strict=True)
+    return torch.stack([(F.normalize(x, dim=1) - y).square().sum(1).mean((1, 2)) for x, y in pairs]).sum(0)
 
 
 def by_clamp(real, fake):
@@ -215,6 +222,7 @@ RIGHT = {
         picture_by_picture,
         distance_in_float64,
         both_in_one_batch,
+        nothing_learned_through_the_other,
     ],
     "06.discriminator_loss": [
         by_clamp,
