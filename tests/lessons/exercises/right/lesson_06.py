@@ -19,7 +19,7 @@ def by_cosines(features, one, other):
 
 def unit_vectors(features, one, other):
     def unit(x):
-        return x / (x.pow(2).sum(1, keepdim=True) + 1e-20).sqrt()
+        return x / (x.pow(2).sum(1, keepdim=True) + 1e-10).sqrt()
 
     layers = zip(features(one), features(other), strict=True)
     return sum(((unit(a) - unit(b)) ** 2).sum(1).flatten(1).mean(1) for a, b in layers)
