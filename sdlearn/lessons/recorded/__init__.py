@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from sdlearn.files import atomic_write
 from sdlearn.pictures import from_images
 
 FOLDER = Path(__file__).parent
@@ -19,6 +20,14 @@ def read_rows(name: str) -> list[dict[str, str]]:
     """The table of a recorded run, a dictionary for each row. Raises FileNotFoundError if there is no such run."""
     with (FOLDER / f"{name}.csv").open(newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
+
+
+def write_rows(file: Path, rows: list[dict[str, str]]) -> None:
+    """Write what `read_rows` reads. The columns are those of the first row."""
+    with atomic_write(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def read_picture(name: str) -> Image.Image:

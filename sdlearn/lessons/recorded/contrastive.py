@@ -6,16 +6,14 @@ Takes three minutes on one core. Every 20 steps: the mean loss since the last ro
 the share whose subject (one of 20) is named rightly, and the share whose background colour (one of 10) is.
 """
 
-import csv
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 import sdlearn
 from sdlearn.data import Scenes
-from sdlearn.files import atomic_write
 from sdlearn.lessons.contrastive import SUBJECTS, right_answers, small_clip, train_clip
-from sdlearn.lessons.recorded import FOLDER
+from sdlearn.lessons.recorded import FOLDER, write_rows
 
 STEPS, EVERY, SCENES = 1000, 20, 500
 
@@ -33,13 +31,7 @@ def record(target: Path, steps: int, every: int, scenes: int) -> None:
             mean = sum(losses[-every:]) / every
             scores = {"subject": f"{subject:.4f}", "color": f"{color:.4f}"}
             rows.append({"step": str(step), "loss": f"{mean:.4f}", **scores})
-    with (
-        atomic_write(target.with_suffix(".csv")) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(target.with_suffix(".csv"), rows)
 
 
 if __name__ == "__main__":

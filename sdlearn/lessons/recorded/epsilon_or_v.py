@@ -9,7 +9,6 @@ requested background colour, and in how many does the judge recognise the reques
 """
 
 import copy
-import csv
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +23,7 @@ from sdlearn.diffusion.schedule import Schedule
 from sdlearn.evaluation.judge import Judge, background_colors, judge_pictures, load_judge
 from sdlearn.evaluation.scores import draw, matches, requests
 from sdlearn.files import atomic_write
-from sdlearn.lessons.recorded import FOLDER
+from sdlearn.lessons.recorded import FOLDER, write_rows
 from sdlearn.models.unet import UNet, UNetConfig
 from sdlearn.pictures import image_grid, to_images, to_unit
 from sdlearn.storage.folder import load_part
@@ -80,13 +79,7 @@ def record(work: Path, target: Path, steps: tuple[int, ...], pictures: int, pool
             rows.append(row)
             print(row)
         sheet += to_images(to_unit(drawn[:SHOWN]))
-    with (
-        atomic_write(target.with_suffix(".csv")) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(target.with_suffix(".csv"), rows)
     with atomic_write(target.with_suffix(".png")) as temporary:
         image_grid(sheet, columns=SHOWN).save(temporary, format="PNG", optimize=True)
 

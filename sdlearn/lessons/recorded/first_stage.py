@@ -8,7 +8,6 @@ Then the autoencoder of factor 4 goes on in three ways: with the same loss, with
 discriminator added to both. How good their reconstructions of new scenes are, whole ones, is measured in four ways.
 """
 
-import csv
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +21,7 @@ from torch import Tensor
 from sdlearn.data import SUBJECTS, Scene, Scenes
 from sdlearn.evaluation.sharpness import edge_agreement, psnr
 from sdlearn.files import atomic_write
-from sdlearn.lessons.recorded import FOLDER
+from sdlearn.lessons.recorded import FOLDER, write_rows
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.pictures import image_grid, to_images, to_pixels, to_unit
 from sdlearn.storage.folder import load_part
@@ -120,13 +119,7 @@ def record(work: Path, target: Path, training: TrainConfig, more: int, pictures:
         rows.append({"name": name, "factor": str(factor)} | scores)
         print(rows[-1])
         sheet += to_images(to_unit(drawn[shown]))
-    with (
-        atomic_write(target.with_suffix(".csv")) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(target.with_suffix(".csv"), rows)
     with atomic_write(target.with_suffix(".png")) as temporary:
         image_grid(sheet, columns=len(SHOWN)).save(temporary, format="PNG", optimize=True)
     state = features.state_dict()

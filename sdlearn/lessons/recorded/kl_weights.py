@@ -7,7 +7,6 @@ the next weight. Measured on scenes that training didn't show: how good the reco
 long the packed latents are as a file, and how far the pictures decoded from N(0, 1) are from scenes.
 """
 
-import csv
 import math
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from sdlearn.files import atomic_write
 from sdlearn.lessons.packing import packed_bits, round_means
-from sdlearn.lessons.recorded import FOLDER
+from sdlearn.lessons.recorded import FOLDER, write_rows
 from sdlearn.lessons.small_vae import SmallAutoencoder, small_scenes, train_scenes
 from sdlearn.lessons.toy import energy_distance
 from sdlearn.pictures import image_grid, to_images
@@ -83,13 +82,7 @@ def record(work: Path, target: Path, steps: int, pool: int, tested: int) -> None
         sheet += [network.decode(network.encode(pictures[:SHOWN]).mode()), drawn[:SHOWN]]
     real = energy_distance(pictures.flatten(1), others.flatten(1)).item()
     print(f"two sets of scenes are {real:.3f} apart")
-    with (
-        atomic_write(target.with_suffix(".csv")) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(target.with_suffix(".csv"), rows)
     with atomic_write(target.with_suffix(".png")) as temporary:
         image_grid(to_images(torch.cat(sheet)), columns=SHOWN).save(temporary, format="PNG", optimize=True)
 

@@ -8,7 +8,6 @@ are so many fewer of them. A third run, on latents, has as few steps as the one 
 prompts. How many have the requested background colour, and in how many does the judge recognise the requested subject?
 """
 
-import csv
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from sdlearn.diffusion.samplers import draw_noise, get_sampler, last
 from sdlearn.evaluation.judge import Judge, background_colors, judge_pictures, load_judge
 from sdlearn.evaluation.scores import matches
 from sdlearn.files import atomic_write
-from sdlearn.lessons.recorded import FOLDER
+from sdlearn.lessons.recorded import FOLDER, write_rows
 from sdlearn.models.autoencoder import Autoencoder, Gaussian
 from sdlearn.models.unet import UNet
 from sdlearn.pictures import image_grid, to_images, to_pixels, to_unit
@@ -177,13 +176,7 @@ def record(work: Path, target: Path, steps: int, batch_size: int, pool_size: int
         rows.append(row | {"subject": f"{subjects:.4f}", "color": f"{colors:.4f}"})
         print(rows[-1])
         sheet += to_images(to_unit(drawn[:: max(1, pictures // 8)][:8]))
-    with (
-        atomic_write(target.with_suffix(".csv")) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(target.with_suffix(".csv"), rows)
     with atomic_write(target.with_suffix(".png")) as temporary:
         image_grid(sheet, columns=8).save(temporary, format="PNG", optimize=True)
 
