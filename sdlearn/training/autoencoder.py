@@ -145,10 +145,8 @@ class AutoencoderTask:
         numbers = {"psnr": 10 * torch.log10(4 / mse.detach()), "kl": kl.detach()}
         if self.features is not None:
             perceptual = perceptual_distance(self.features.to(device), again, image).mean()
-            loss, numbers = (
-                loss + self.weights.perceptual_weight * perceptual,
-                numbers | {"perceptual": perceptual.detach()},
-            )
+            loss = loss + self.weights.perceptual_weight * perceptual
+            numbers |= {"perceptual": perceptual.detach()}
         if opinions:
             extra, more = self.adversarial(loss, *opinions, step)
             loss, numbers = loss + extra, numbers | more

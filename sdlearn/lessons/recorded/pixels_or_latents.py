@@ -28,9 +28,10 @@ from sdlearn.evaluation.scores import matches
 from sdlearn.files import atomic_write
 from sdlearn.lessons.recorded import FOLDER, write_rows
 from sdlearn.models.autoencoder import Autoencoder, Gaussian
-from sdlearn.models.unet import UNet
+from sdlearn.models.unet import UNet, UNetConfig
 from sdlearn.pictures import image_grid, to_images, to_pixels, to_unit
 from sdlearn.pipeline import decode_latents
+from sdlearn.storage.folder import load_part
 from sdlearn.storage.load import BUNDLED
 from sdlearn.training.diffusion import DiffusionParts, DiffusionRecipe, DiffusionTask, Pool, make_pool
 from sdlearn.training.loop import TrainConfig
@@ -163,7 +164,7 @@ def record(work: Path, target: Path, steps: int, batch_size: int, pool_size: int
         recipe = make_recipe(kind, steps if name == "latents" else fewer, batch_size, pool_size)
         task = TASKS[kind][0](recipe, work)
         run(task, recipe.training, work / name)  # resumes; the averaged network is in `model` afterwards
-        task.unet.load_state_dict(read_unet(work / name / "model"))
+        task.unet = load_part(work / name / "model" / "unet", UNet, UNetConfig)
         started = time.monotonic()
         drawn = draw(task, [caption(*one) for one in asked])
         seconds = (time.monotonic() - started) / len(asked)
@@ -179,13 +180,6 @@ def record(work: Path, target: Path, steps: int, batch_size: int, pool_size: int
     write_rows(target.with_suffix(".csv"), rows)
     with atomic_write(target.with_suffix(".png")) as temporary:
         image_grid(sheet, columns=8).save(temporary, format="PNG", optimize=True)
-
-
-def read_unet(model: Path) -> dict[str, Tensor]:
-    """The weights of the UNet in a model folder."""
-    from safetensors.torch import load_file
-
-    return load_file(next((model / "unet").glob("*.safetensors")))
 
 
 def main(work: Annotated[Path, typer.Option(help="Where the training resumes.")] = Path("runs/pixels")) -> None:
