@@ -72,10 +72,11 @@ def solve(notebook: NotebookNode) -> list[str]:
                 raise ValueError(f"the cell {cell.id} differs from ex.stub({id!r})")
             cell.source = solution(find(id))
             ids.append(id)
-        elif cell.cell_type == "code" and (found := PREDICTION.search(cell.source)):
-            letter = find_prediction(found[1]).answer
-            cell.source = cell.source.replace(found[0], f'ex.predict("{found[1]}", "{letter}")')
-            ids.append(found[1])
+        elif cell.cell_type == "code":
+            for id in PREDICTION.findall(cell.source):
+                letter = find_prediction(id).answer
+                cell.source = cell.source.replace(f'ex.predict("{id}", "")', f'ex.predict("{id}", "{letter}")')
+                ids.append(id)
     return ids
 
 

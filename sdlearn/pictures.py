@@ -28,8 +28,7 @@ def on_white(image: Image.Image) -> Image.Image:
 def from_images(images: Sequence[Image.Image], size: tuple[int, int]) -> Tensor:
     """PIL images, resized to size = (H, W) where they differ -> (B, 3, H, W) in [−1, 1]."""
     resized = [on_white(image).resize(size[::-1], Image.Resampling.LANCZOS) for image in images]
-    pixels = torch.from_numpy(np.stack([np.asarray(image) for image in resized]))  # (B, H, W, 3)
-    return to_unit(pixels.permute(0, 3, 1, 2))
+    return from_bytes(torch.from_numpy(np.stack([np.asarray(image) for image in resized])))
 
 
 def from_masks(images: Sequence[Image.Image], size: tuple[int, int]) -> Tensor:
@@ -44,13 +43,29 @@ def to_images(pictures: Tensor) -> list[Image.Image]:
     """(B, 3, H, W) in [−1, 1], clipped -> PIL images. Raises ValueError for another shape."""
     if pictures.ndim != 4 or pictures.shape[1] != 3:
         raise ValueError(f"pictures have the shape {tuple(pictures.shape)}, must have (B, 3, H, W)")
-    pixels = to_pixels(pictures.detach().float().cpu())
-    return [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in pixels]
+    return [Image.fromarray(one.numpy()) for one in to_bytes(pictures.detach().float().cpu())]
 
 
 def to_pixels(pictures: Tensor) -> Tensor:
     """Numbers in [−1, 1] -> whole numbers from 0 to 255, the nearest ones, as uint8. What is outside is clipped."""
     return ((pictures.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def to_bytes(pictures: Tensor) -> Tensor:
+    """Pictures as networks make them -> as files and screens hold them: a red, a green and a blue byte for each pixel.
+
+    (B, 3, H, W) in about [−1, 1] -> (B, H, W, 3), whole numbers from 0 to 255. What is outside is
+    clipped, and the rest goes to the nearest number.
+    """
+    return to_pixels(pictures).permute(0, 2, 3, 1)  # (B, 3, H, W) -> (B, H, W, 3)
+
+
+def from_bytes(pixels: Tensor) -> Tensor:
+    """Pictures as files and screens hold them -> as networks expect them: channels first, 0 is −1 and 255 is 1.
+
+    (B, H, W, 3), whole numbers from 0 to 255 as uint8 -> (B, 3, H, W), floats in [−1, 1].
+    """
+    return to_unit(pixels.permute(0, 3, 1, 2))  # (B, H, W, 3) -> (B, 3, H, W)
 
 
 def check_floats(name: str, values: Tensor, accepted: str) -> None:

@@ -53,9 +53,9 @@ def decode_latents(autoencoder: Autoencoder, latents: Tensor) -> Tensor:
 class StableDiffusion:
     """A model: tokenizer, text encoder, autoencoder, UNet and schedule, and what the sampling loop needs.
 
-    `samplers` and `guide` belong to the loop, `encode_pictures` and `decode_latents` to its ends; `load(parts=...)`
-    swaps them. `kind` is the Diffusers pipeline that the model belongs to, one of KINDS. `card` is the text of the
-    model card.
+    `samplers` and `guide` belong to the loop, `encode_pictures` and `decode_latents` to its ends, and `text_to_image`
+    is the whole; `load(parts=...)` swaps them. `kind` is the Diffusers pipeline that the model belongs to, one of
+    KINDS. `card` is the text of the model card.
 
     Raises:
         ValueError: the parts don't fit together.
@@ -73,6 +73,7 @@ class StableDiffusion:
         guide: Callable[..., Callable[[Tensor, Any], Tensor]] = guide,
         encode_pictures: Callable[..., Tensor] = encode_pictures,
         decode_latents: Callable[..., Tensor] = decode_latents,
+        text_to_image: Callable[..., Iterator[Step]] = text_to_image,
         defaults: Defaults | None = None,
         name: str = "",
         card: str | None = None,
@@ -81,6 +82,7 @@ class StableDiffusion:
         self.tokenizer, self.text_encoder, self.autoencoder, self.unet = tokenizer, text_encoder, autoencoder, unet
         self.schedule, self.samplers, self.guide = schedule, dict(samplers), guide
         self.encode_pictures, self.decode_latents = encode_pictures, decode_latents
+        self.text_to_image = text_to_image
         self.kind = kinds(autoencoder.config.latent_channels)[unet.config.in_channels]
         side = unet.config.sample_size * autoencoder.config.factor  # pixels
         self.defaults = defaults or Defaults(height=side, width=side)
@@ -156,7 +158,8 @@ class StableDiffusion:
         Accepts what the task of the model's kind accepts: `sdlearn.text_to_image`, unless it is made for another.
         Everything is checked before the first step.
         """
-        return TASKS.get(self.kind, text_to_image)(self, prompt, **settings)
+        tasks = TASKS | {"StableDiffusionPipeline": self.text_to_image}
+        return tasks.get(self.kind, text_to_image)(self, prompt, **settings)
 
     @torch.no_grad()
     def __call__(

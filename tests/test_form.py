@@ -210,9 +210,9 @@ def predictions_come_before_outcomes(notebook: Any, file: Path) -> None:
     cells = code(notebook.cells)
     asked = {}
     for i, cell in enumerate(cells):
-        if found := re.search(r'ex\.predict\("([\w.]+)", "(.*)"\)', cell.source):
-            asked[found[1]] = i
-            assert found[2] == "" and not folded(cell), f"{cell.id} holds an answer, or is folded"
+        for id, letter in re.findall(r'ex\.predict\("([\w.]+)", "(.*)"\)', cell.source):
+            asked[id] = i
+            assert letter == "" and not folded(cell), f"{cell.id} holds an answer, or is folded"
             assert re.search(r"write a, b( or|,) ", printed(cell)), f"{cell.id} does not ask"
     found = {}
     for i, cell in enumerate(cells):

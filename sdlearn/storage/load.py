@@ -90,8 +90,9 @@ def load(
 
 
 def functions(own: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """What a pipeline calls besides its networks: samplers, guidance and, if they are swapped, the ends of the loop."""
-    ends = {name: own["pipeline"][name] for name in ("encode_pictures", "decode_latents") if name in own["pipeline"]}
+    """What a pipeline calls besides its networks: samplers, guidance and, if swapped, the loop's ends and the whole."""
+    swapped = ("encode_pictures", "decode_latents", "text_to_image")
+    ends = {name: own["pipeline"][name] for name in swapped if name in own["pipeline"]}
     samplers = SAMPLERS | {name: replace(SAMPLERS[name], loop=loop) for name, loop in own["samplers"].items()}
     return {"samplers": samplers, "guide": partial(own["pipeline"].get("guide", guide), **own["guide"]), **ends}
 

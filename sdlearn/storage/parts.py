@@ -23,12 +23,13 @@ def list_parts() -> dict[str, tuple[str, ...]]:
         "tokenizer": ("pipeline",),
         "encode_pictures": ("pipeline",),
         "decode_latents": ("pipeline",),
+        "text_to_image": ("pipeline",),
     }
 
 
 PARTS = list_parts()
 """What `load(parts=...)` can swap, and where: loops (the samplers), functions (guide, combine, encode_pictures,
-decode_latents), classes (the rest)."""
+decode_latents, text_to_image), classes (the rest)."""
 
 
 def sort_parts(parts: Mapping[str, Callable[..., Any]] | None) -> dict[str, dict[str, Callable[..., Any]]]:

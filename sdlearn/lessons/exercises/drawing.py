@@ -41,7 +41,7 @@ def see(id: str) -> None:
     for parts in ({}, join_parts({id: GREEN[id]})):
         model = sdlearn.load(parts=parts, device="auto")
         sampler = choose_sampler([id], model.defaults.sampler)
-        images += model(PROMPT, seed=SEED, sampler=sampler, progress=False)
+        images += model([PROMPT], **in_full(model, SEED, sampler), progress=False)
     names = ["the package's part", "your part"]
     said = "They are equal" if images[0] == images[1] else "They are equal up to rounding"
     show.pictures(
@@ -49,6 +49,12 @@ def see(id: str) -> None:
         columns=names,
         alt=f"Two pictures for the prompt: {PROMPT}. Left {names[0]}, right {names[1]}. {said}.",
     )
+
+
+def in_full(model: "StableDiffusion", seed: int, sampler: str) -> dict[str, Any]:
+    """All settings of a drawing: a learner's own text_to_image knows nothing of the model's defaults."""
+    defaults = model.defaults
+    return {"steps": defaults.steps, "guidance_scale": defaults.guidance_scale, "sampler": sampler, "seed": seed}
 
 
 def own_boxes(done: Collection[str]) -> dict[str, tuple[int, int]]:
@@ -77,7 +83,7 @@ def draw_map_and_picture(
     model: "StableDiffusion", prompt: str, seed: int, sampler: str, done: Collection[str], here: str | None = None
 ) -> tuple["Figure", Image.Image]:
     """The map with the first and the last latents of a drawing, decoded, and the last picture by itself."""
-    steps = list(model.sample(prompt, seed=seed, sampler=sampler))
+    steps = list(model.sample([prompt], **in_full(model, seed, sampler)))
     noise, picture = (to_images(model.decode(step.x))[0] for step in (steps[0], steps[-1]))
     shapes = maps.measure_shapes(model, prompt, seed)
     return maps.pipeline_map(shapes, len(steps), prompt, (noise, picture), here, own_boxes(done)), picture

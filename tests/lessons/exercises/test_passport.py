@@ -1,5 +1,6 @@
 """What is kept of right answers, and what is drawn with them."""
 
+import functools
 import linecache
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from sdlearn.lessons import exercises as ex
 from sdlearn.lessons.exercises import drawing, parts, passport, registry, source
 from sdlearn.lessons.exercises.exercise import Case, Exercise
 from sdlearn.lessons.exercises.judge import CORRECT, NOT_WRITTEN
+from sdlearn.storage.parts import PARTS
 
 pytestmark = pytest.mark.usefixtures("registered")
 
@@ -261,6 +263,68 @@ def test_passport_picture_with_two_samplers(shown: list[str]) -> None:
     del own["02.ddpm"], own["02.x0_at"]
     assert drawing.draw_passport(own, "a cat", seed=1)[1] == ["combine", "schedule"]
     assert drawing.draw_passport({id: own[id] for id in ("04.euler", "02.posterior")}, "a cat", seed=1)[1] == ["euler"]
+
+
+def used_by(own: dict[str, Any], used: set[str]) -> dict[str, Any]:
+    """The same answers, which note down their ids when the drawing calls them, or makes an object of them."""
+
+    def watched(id: str, mine: Any) -> Any:
+        if isinstance(mine, type):
+
+            def made(self: Any, *inputs: Any, **named: Any) -> None:
+                used.add(id)
+                mine.__init__(self, *inputs, **named)
+
+            return type(mine.__name__, (mine,), {"__init__": made})
+
+        @functools.wraps(mine)
+        def called(*inputs: Any, **named: Any) -> Any:
+            used.add(id)
+            return mine(*inputs, **named)
+
+        return called
+
+    return {id: watched(id, mine) for id, mine in own.items()}
+
+
+def test_everything_solved_draws_with_every_part(shown: list[str]) -> None:
+    """All exercises right: each part that has one is the learner's and is used, and the picture is the package's."""
+    used: set[str] = set()
+    own = {id: written(exercise) for id, exercise in registry.EXERCISES.items() if not id.startswith("97.")}
+    image, drew = drawing.draw_passport(used_by(own, used), "a cat", seed=1)
+    sampler = parts.choose_sampler(own, sdlearn.load().defaults.sampler)
+    drawing_now = {id for id in own if parts.sampler_of(registry.find(id)) in (None, sampler)}
+    with_a_part = {id for id in drawing_now if registry.find(id).part}
+    assert set(drew) == {registry.find(id).part for id in with_a_part}
+    assert with_a_part <= used
+    (expected,) = sdlearn.load()("a cat", seed=1, sampler=sampler, progress=False)
+    side = image.height
+    resized = expected.resize((side, side), Image.Resampling.LANCZOS)
+    assert ImageChops.difference(image.crop((0, 0, side, side)), resized).getextrema() <= ((0, 2),) * 3
+
+
+# What load(parts=...) can swap and no exercise up to lesson 11 replaces, and why.
+NOT_REPLACED = {
+    "upsample": "nearest neighbours and a convolution, which lesson 09 shows",
+    "timestep_embedding": "two linear layers; what they are given is written in lesson 09",
+    "spatial_transformer": "it lists the pixels and folds them back; lesson 08 shows it",
+    "feed_forward": "two linear layers around 08.geglu",
+    "pixel_attention": "the bundled autoencoder has none",
+    "vision_layer": "the image tower isn't used to draw",
+    "encode_pictures": "text to image encodes no picture",
+    "plms": "its weights are written in lesson 04",
+    "dpmpp_2m": "shown in lesson 04",
+    "dpmpp_2m_karras": "shown in lesson 04",
+    "euler_ancestral": "shown in lesson 04",
+}
+
+
+def test_what_no_exercise_replaces_is_known() -> None:
+    """A part without an exercise is listed with a reason, and a listed one has none."""
+    replaced = {exercise.part for id, exercise in registry.EXERCISES.items() if not id.startswith("97.")}
+    replaced |= {"guide", "resnet_block", "sinusoids", "down_block", "up_block"}  # of lessons 09 and 10
+    assert {name for name in PARTS if name not in replaced} == {name for name in NOT_REPLACED if name in PARTS}
+    assert not replaced & set(NOT_REPLACED)
 
 
 def test_it_needs_no_reference() -> None:

@@ -1,0 +1,62 @@
+"""An x-ray of a program: every tensor that gets a name while it runs, and where two programs first differ."""
+
+import sys
+from collections.abc import Callable, Mapping
+from types import CodeType, FrameType
+from typing import Any
+
+from torch import Tensor
+
+
+def x_ray(program: Callable[..., Any], *inputs: Any, **named: Any) -> dict[str, Tensor]:
+    """Run program(*inputs, **named), and return the tensors that have names in it, in the order in which they are made.
+
+    Those of a function inside it are kept for each of its calls: "guided, call 3". Of a name in the program itself it
+    is the first tensor if it was given before that function's first call, else the last.
+    """
+    whole = program.__code__
+    inner = {one for one in whole.co_consts if isinstance(one, CodeType) and not one.co_name.startswith("<")}
+    seen: dict[str, Tensor] = {}
+    calls = 0
+    outer: FrameType | None = None
+
+    def keep(frame: FrameType, after: str = "") -> None:
+        for name, value in frame.f_locals.items():
+            if isinstance(value, Tensor) and name in (*frame.f_code.co_varnames, *frame.f_code.co_cellvars):
+                seen.setdefault(name + after, value.detach().clone())
+
+    def watch(frame: FrameType, event: str, argument: Any) -> None:
+        nonlocal calls, outer
+        if frame.f_code is whole and event == "call":
+            outer = frame
+        elif frame.f_code in inner and event == "call" and outer is not None and not calls:
+            keep(outer)
+        elif frame.f_code in inner and event == "return":
+            calls += 1
+            keep(frame, f", call {calls}")
+        elif frame.f_code is whole and event == "return":
+            keep(frame)
+
+    before = sys.getprofile()
+    sys.setprofile(watch)
+    try:
+        program(*inputs, **named)
+    finally:
+        sys.setprofile(before)
+    return seen
+
+
+def first_difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], tolerance: float = 1e-4) -> str | None:
+    """The name of the first tensor in which two x-rays differ: where to look for the bug. None if all agree.
+
+    Both hold tensors under the same names, in the order in which the programs make them. Two agree if their
+    shapes are equal and no number differs by more than tolerance · max(1, the largest |number| of theirs).
+    """
+    for name, reference in theirs.items():
+        mine, reference = ours[name].double(), reference.double()
+        if mine.shape != reference.shape:
+            return name
+        bound = tolerance * max(1.0, reference.abs().max().item())
+        if not (mine - reference).abs().max().item() <= bound:
+            return name
+    return None
