@@ -10,8 +10,8 @@ from typing import Any
 from sdlearn.lessons.exercises import source
 from sdlearn.lessons.exercises.drawing import draw_map, see
 from sdlearn.lessons.exercises.judge import assess
-from sdlearn.lessons.exercises.parts import usable
-from sdlearn.lessons.exercises.passport import GREEN, remember
+from sdlearn.lessons.exercises.parts import join_parts, usable
+from sdlearn.lessons.exercises.passport import GREEN, kept, remember
 from sdlearn.lessons.exercises.registry import EXERCISES, PREDICTIONS, find, find_prediction
 from sdlearn.lessons.exercises.running import cases
 
@@ -22,6 +22,7 @@ __all__ = [
     "check",
     "draw_map",
     "outcome",
+    "own_parts",
     "part",
     "predict",
     "see",
@@ -67,6 +68,16 @@ def part(id: str) -> Callable[..., Any] | type:
         return usable(exercise, GREEN[id])
     print(f"{id}: from here on the package's is used")
     return exercise.reference
+
+
+def own_parts() -> dict[str, Callable[..., Any] | type]:
+    """The `parts` of sdlearn.load from all right answers: those of this session, and those in the passport.
+
+    Prints which parts they are. An answer in the passport that no longer runs is left out.
+    """
+    parts = join_parts(kept() | GREEN)
+    print(f"parts of your own: {', '.join(parts) or 'none yet, so the package draws'}")
+    return parts
 
 
 def case(id: str, number: int) -> dict[str, Any]:
