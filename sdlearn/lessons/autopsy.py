@@ -15,7 +15,7 @@ from sdlearn.lessons.show import whole_source
 from sdlearn.pictures import to_pixels
 
 
-def draw(model, combine, to_bytes, prompts, negative="", steps=20, scale=3.0, seed=3):
+def draw(model, combine, to_bytes, prompts, negative="", steps=16, scale=3.0, seed=3):
     """From prompts to the bytes of a picture for each, by Euler's method."""
     texts = [negative] * len(prompts) + prompts
     ids = model.tokenizer(texts).to(model.device)  # (2B, T)
@@ -52,8 +52,8 @@ class Bug:
 
 
 BUGS = (
-    Bug("nobody told it the prompt", "before", "len(prompts) + prompts", "len(prompts) * 2"),
-    Bug("the noise isn't scaled", "before", " * euler.initial_scale(model.schedule, grid)", ""),
+    Bug("the prompts are in another order", "before", "+ prompts", "+ prompts[::-1]"),
+    Bug("v is taken for noise", "in", "start, grid, model.schedule)", "start, grid, as_epsilon(model.schedule))"),
     Bug("t is told in thousandths", "in", "t, context)", "t / 1000, context)"),
     Bug("the two halves are swapped", "in", "without, with_words = both", "with_words, without = both"),
     Bug(
@@ -74,26 +74,16 @@ BUGS = (
 """The eight of the autopsy. The first four change what the loop does, the others what is done with its result."""
 
 MORE_BUGS = (
-    Bug(
-        "v is taken for noise",
-        "in",
-        "start, grid, model.schedule)",
-        "start, grid, as_epsilon(model.schedule))",
-    ),
+    Bug("no prompt", "before", "len(prompts) + prompts", "len(prompts) * 2"),
     Bug("it is told 999 at every step", "in", "t, context)", "999, context)"),
-    Bug("evenly spread noise", "before", "= draw_noise(", "= uniform_noise("),
     Bug("rows and columns are exchanged", "behind", "to_bytes(pictures)", "to_bytes(pictures).transpose(1, 2)"),
+    Bug("the noise isn't scaled", "before", " * euler.initial_scale(model.schedule, grid)", ""),
 )
 
 
 def unclipped(pictures: Tensor) -> Tensor:
     """`to_bytes` without its clamp. A whole number that is too large for a byte wraps round: 256 becomes 0."""
     return ((pictures + 1) * 127.5).round().int().to(torch.uint8).permute(0, 2, 3, 1)
-
-
-def uniform_noise(shape: tuple[int, ...], generators: list[torch.Generator]) -> Tensor:
-    """Numbers from 0 to 1 in place of normal ones."""
-    return torch.cat([torch.rand((1, *shape[1:]), generator=one) for one in generators])
 
 
 def as_epsilon(schedule: Schedule) -> Schedule:

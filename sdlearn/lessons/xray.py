@@ -1,5 +1,6 @@
 """An x-ray of a program: every tensor that gets a name while it runs, and where two programs first differ."""
 
+import dis
 import sys
 from collections.abc import Callable, Mapping
 from types import CodeType, FrameType
@@ -21,8 +22,8 @@ def x_ray(program: Callable[..., Any], *inputs: Any, **named: Any) -> dict[str, 
     outer: FrameType | None = None
 
     def keep(frame: FrameType, after: str = "") -> None:
-        for name, value in frame.f_locals.items():
-            if isinstance(value, Tensor) and name in (*frame.f_code.co_varnames, *frame.f_code.co_cellvars):
+        for name in names_in(frame.f_code):
+            if isinstance(value := frame.f_locals.get(name), Tensor):
                 seen.setdefault(name + after, value.detach().clone())
 
     def watch(frame: FrameType, event: str, argument: Any) -> None:
@@ -44,6 +45,14 @@ def x_ray(program: Callable[..., Any], *inputs: Any, **named: Any) -> dict[str, 
     finally:
         sys.setprofile(before)
     return seen
+
+
+def names_in(code: CodeType) -> list[str]:
+    """The names of a function's inputs, and those that it gives, in the order in which it first does."""
+    count = code.co_argcount + code.co_kwonlyargcount
+    given = [one.argval for one in dis.get_instructions(code) if one.opname.startswith("STORE_")]
+    flat = [name for one in given for name in (one if isinstance(one, tuple) else (one,))]
+    return [*dict.fromkeys([*code.co_varnames[:count], *flat])]
 
 
 def first_difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], tolerance: float = 1e-4) -> str | None:

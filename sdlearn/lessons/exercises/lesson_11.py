@@ -158,11 +158,14 @@ def x_rays(generator: torch.Generator) -> Iterator[Case]:
     endless = theirs["words"].clone()
     endless[0, 2, 1] = torch.inf
     yield Case("one number is infinite", theirs | {"words": endless}, theirs, 0.5)
-    theirs = {"start": random(2, 3), "picture": random(3, 1)}
-    yield Case("the shape is another, the numbers are the same", theirs | {"start": theirs["start"].T}, theirs, 0.1)
     theirs = {"row": torch.full((1, 4), 0.5), "next": random(2)}
     wide = {"row": torch.full((3, 4), 0.5), "next": theirs["next"] + 9}
     yield Case("three equal rows for one: they fit, but the shape is another", wide, theirs)
+    theirs = {"row": torch.full((1, 4), 0.5), "next": random(2)}
+    flat = {"row": torch.full((4,), 0.5), "next": theirs["next"] + 9}
+    yield Case("a dimension less, the numbers are the same", flat, theirs)
+    theirs = {"start": random(2, 3), "picture": random(3, 1)}
+    yield Case("the shape is turned, the numbers are the same", theirs | {"start": theirs["start"].T}, theirs, 0.1)
     theirs = {"pixels": torch.tensor([[5, 200], [90, 7]], dtype=torch.uint8), "next": random(2)}
     near = {"pixels": torch.tensor([[3, 202], [91, 5]], dtype=torch.uint8), "next": theirs["next"]}
     yield Case("bytes that differ by 2", near, theirs, 0.015)
@@ -170,9 +173,19 @@ def x_rays(generator: torch.Generator) -> Iterator[Case]:
     yield Case("bytes that wrapped round", theirs | {"pixels": theirs["pixels"] + 60}, theirs, 0.1)
     theirs = {"exact": random(2, 5).double(), "next": random(2)}
     yield Case("float64, a difference of 1e-9", theirs | {"exact": theirs["exact"] + 1e-9}, theirs, 1e-11)
-    theirs = {"guided": random(3, 3), "next": random(2)}
-    tall = {"guided": 100 * theirs["guided"], "next": theirs["next"]}
-    yield Case("ours are a hundred times as large", tall, theirs, 0.9)
+    theirs = {"guided": 2 + random(3, 3).abs(), "next": random(2)}
+    yield Case("ours are three times as large", theirs | {"guided": 3 * theirs["guided"]}, theirs, 0.8)
+    theirs = {"guided": torch.tensor([10.0, 5.0]), "next": random(2)}
+    yield Case("ours are a little smaller", theirs | {"guided": torch.tensor([9.0, 5.0])}, theirs, 0.105)
+    theirs = {"guided": torch.tensor([1.0, -0.5]), "next": random(2)}
+    yield Case("the largest is 1", theirs | {"guided": torch.tensor([1.0, -0.485])}, theirs, 0.01)
+    theirs = {"guided": torch.tensor([100.0, 0.5]), "next": random(2)}
+    yield Case("a small number beside a large one", theirs | {"guided": torch.tensor([100.0, 0.9])}, theirs, 0.01)
+    theirs = {"guided": torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5]), "next": random(2)}
+    most = theirs["guided"] + torch.tensor([0.0, 0.3, 0.3, 0.0, 0.3])
+    yield Case("three of five numbers differ", theirs | {"guided": most}, theirs, 0.05)
+    theirs = {"guided": random(2, 2), "next": random(2)}
+    yield Case("0.00005 apart", theirs | {"guided": theirs["guided"] + 5e-5}, theirs, 0.001)
 
 
 EXERCISES = (

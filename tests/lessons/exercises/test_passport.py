@@ -49,6 +49,24 @@ class TestPassport:
         assert passport.remembered() == ["00.combine", METHOD.id, MODULE.id, SAMPLER.id]
         assert drawing.own_boxes(passport.remembered())["guidance"] == (1, 1)
 
+    def test_own_parts(self, registered: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """Those of this session and of earlier ones, for `load`; what was edited since, or fails, is left out."""
+        assert ex.own_parts() == {}
+        for exercise in (registry.find("00.combine"), METHOD, SAMPLER):
+            in_a_notebook(source.solution(exercise))
+        passport.GREEN.clear()  # another session
+        mine = in_a_notebook("def combine(u, c, s):\n    return c * s - u * (s - 1)")["combine"]
+        ex.check("00.combine", mine)
+        capsys.readouterr()
+        own = ex.own_parts()
+        assert capsys.readouterr().out == "parts of your own: combine, ddim\n"
+        assert own["combine"].__wrapped__ is mine and own["ddim"].__name__ == "ddim"
+        text = "raise RuntimeError\ndef ddim(): ..."
+        (registered / f"{SAMPLER.id}.py").write_text(text)
+        assert set(ex.own_parts()) == {"combine"}
+        passport.set_judged(registered, SAMPLER.id, text.encode())
+        assert set(ex.own_parts()) == {"combine"}
+
     def test_what_the_cell_needs_is_kept(self, registered: Path, capsys: pytest.CaptureFixture[str]) -> None:
         imports = "import math\nimport torch as T\nfrom torch import nn\nfrom sdlearn import Schedule as S\n"
         text = (
