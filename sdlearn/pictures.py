@@ -52,18 +52,18 @@ def to_pixels(pictures: Tensor) -> Tensor:
 
 
 def to_bytes(pictures: Tensor) -> Tensor:
-    """Pictures as networks make them -> as files and screens hold them: a red, a green and a blue byte for each pixel.
+    """Pictures as networks make them -> as files and screens hold them.
 
-    (B, 3, H, W) in about [−1, 1] -> (B, H, W, 3), whole numbers from 0 to 255. What is outside is
-    clipped, and the rest goes to the nearest number.
+    (B, 3, H, W) in about [−1, 1] -> (B, H, W, 3), whole numbers from 0 to 255 as uint8. What is
+    outside is clipped, and the rest goes to the nearest number.
     """
     return to_pixels(pictures).permute(0, 2, 3, 1)  # (B, 3, H, W) -> (B, H, W, 3)
 
 
 def from_bytes(pixels: Tensor) -> Tensor:
-    """Pictures as files and screens hold them -> as networks expect them: channels first, 0 is −1 and 255 is 1.
+    """Pictures as files and screens hold them -> as networks expect them.
 
-    (B, H, W, 3), whole numbers from 0 to 255 as uint8 -> (B, 3, H, W), floats in [−1, 1].
+    (B, H, W, 3), whole numbers from 0 to 255 as uint8 -> (B, 3, H, W), floats; 0 is −1, 255 is 1.
     """
     return to_unit(pixels.permute(0, 3, 1, 2))  # (B, H, W, 3) -> (B, 3, H, W)
 

@@ -21,13 +21,13 @@ def text_to_image(
     sampler: str = "dpmpp_2m_karras",
     seed: int = 0,
 ) -> Iterator[Step]:
-    """Draw a picture for each prompt: yields the sampler's Steps. `model.decode` makes pictures of the last one's x.
+    """Draw a picture for each prompt: yields the sampler's Steps.
 
-    Picture i has a generator of its own, with seed + i, for all its noise. `negative_prompt` is what
+    `model.decode` makes pictures of the last one's x. Picture i has a generator of its own, with seed + i, for all its noise. `negative_prompt` is what
     guidance leads away from, for all pictures. `sampler` is a name in `model.samplers`.
     """
-    words = model.encode_prompt(prompts)  # (B, T, C)
-    nothing = model.encode_prompt([negative_prompt] * len(prompts))  # (B, T, C)
+    words = model.encode_prompt(prompts)
+    nothing = model.encode_prompt([negative_prompt] * len(prompts))
     denoise = model.guide(model.predict, Condition(words), Condition(nothing), guidance_scale)
 
     generators = [torch.Generator().manual_seed(seed + i) for i in range(len(prompts))]
