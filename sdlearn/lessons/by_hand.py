@@ -23,8 +23,9 @@ def text_to_image(
 ) -> Iterator[Step]:
     """Draw a picture for each prompt: yields the sampler's Steps.
 
-    `model.decode` makes pictures of the last one's x. Picture i has a generator of its own, with seed + i, for all its noise. `negative_prompt` is what
-    guidance leads away from, for all pictures. `sampler` is a name in `model.samplers`.
+    `model.decode` makes pictures of the last one's x. Picture i has a generator of its own, with
+    seed + i, for all its noise. `negative_prompt` is what guidance leads away from, for all
+    pictures. `sampler` is a name in `model.samplers`.
     """
     words = model.encode_prompt(prompts)
     nothing = model.encode_prompt([negative_prompt] * len(prompts))
