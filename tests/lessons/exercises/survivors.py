@@ -10,6 +10,9 @@ RATES = "signal_rates = torch.cumprod(1 - betas, dim=0).sqrt()"
 SCALED = "alphas_cumprod = ((signal_rates - final) * (first / (first - final))) ** 2"
 HALVED = "return self.conv(x if self.symmetric else F.pad(x, (0, 1, 0, 1)))"
 LAYERS = "for mine, theirs in zip(features(one), features(other), strict=True):"
+BOTH = "mine, reference = (ours[name].double(), reference.double())"
+BOUND = "bound = tolerance * max(1.0, reference.abs().max().item())"
+FARTHEST = "if not (mine - reference).abs().max().item() <= bound:"
 JOINED = "return self.to_out[0](out.transpose(1, 2).flatten(2))"
 BACK = "x = previous.sqrt() * x0 + (1 - previous - sigma ** 2).clamp(min=0).sqrt() * epsilon"
 
@@ -112,6 +115,18 @@ SURVIVORS: dict[str, dict[str, list[str]]] = {
         EITHER_WAY: changes(JOINED, ("transpose(1, 2)", "transpose(2, 1)")),
         "the list has one entry, which is the first and the last": changes(
             JOINED, ("to_out[0]", "to_out[0 - 1]"), ("to_out[0]", "to_out[-1]")
+        ),
+    },
+    "11.first_difference": {
+        "one of the two in float64 makes the difference float64": changes(
+            BOTH, ("ours[name].double()", "ours[name]"), ("reference.double())", "reference)")
+        ),
+        "a tensor of one number is used as the number": [
+            *changes(BOUND, (".item()", "")),
+            *changes(FARTHEST, (".item()", "")),
+        ],
+        "the larger of two is the same in either order": changes(
+            BOUND, ("max(1.0, reference.abs().max().item())", "max(reference.abs().max().item(), 1.0)")
         ),
     },
 }
