@@ -555,7 +555,7 @@ WRONG = {
         ("whole turns", whole_turns),
         ("cut to a whole number", whole_numbers),
         ("count i from 0", counted_from_1),
-        ("the shape is (4, 12), but it must be (4, 6)", one_for_each_channel),
+        ("the shape is (3, 12), but it must be (3, 6)", one_for_each_channel),
         ("only the cosines", only_cosines),
         ("take their cosines and sines", angles_alone),
         ("a dimension of their own", stacked),
