@@ -20,7 +20,7 @@ def times(generator: torch.Generator) -> Iterator[Case]:
     Where angles are large the timesteps are floats, so that they can be shaken: what float32 rounds there is no error.
     """
     yield Case("three timesteps and three frequencies", torch.tensor([2, 0, 17]), 6)
-    yield Case("two channels: a single frequency, 1", torch.tensor([0, 500, 999]), 2)
+    yield Case("two channels: a single frequency, 1", torch.tensor([0.0, 500.0, 999.0]), 2)
     yield Case("four timesteps, 6 channels", torch.tensor([0, 1, 9, 30]), 6)
     yield Case("one timestep, 64 channels", torch.tensor([981.0]), 64)
     yield Case("timesteps between whole numbers, as Euler's method has them", torch.tensor([946.42, 0.37]), 10)
@@ -34,11 +34,10 @@ def blocks(generator: torch.Generator) -> Iterator[Case]:
     def random(*shape: int) -> Tensor:
         return 2 * torch.randn(shape, generator=generator)
 
-    # here neither a shortcut nor a shape that is forgotten ends in an error
-    yield Case("one channel in, four out", (1, 4, 5, 1), random(3, 1, 3, 4), random(3, 5))
-    yield Case("as many channels out as in", (4, 4, 5, 2), random(2, 4, 5, 3), random(2, 5))
+    same = (4, 4, 5, 2)  # here a shape that is forgotten ends in no error: 3 pictures of 3 × 4 pixels with 4 channels
+    yield Case("as many channels out as in", same, random(3, 4, 3, 4), random(3, 5))
     yield Case("more channels out than in", (4, 6, 5, 2), random(2, 4, 3, 7), random(2, 5))
-    yield Case("fewer, and 3 pictures of 3 × 4 pixels with 4 channels", (6, 4, 3, 2), random(3, 6, 3, 4), random(3, 3))
+    yield Case("fewer channels out than in", (6, 4, 3, 2), random(1, 6, 5, 4), random(1, 3))
     bare = {"in_channels": 4, "out_channels": 6, "groups": 2}
     yield Case("no time, as in the autoencoder", bare, random(2, 4, 4, 3))
     yield Case("no time, as many channels out as in", {**bare, "out_channels": 4, "eps": 0.5}, random(1, 4, 2, 5))
@@ -81,8 +80,8 @@ def up_block(channels: list[int], width: int, attends: bool, last: bool = False)
 def ways_down(generator: torch.Generator) -> Iterator[Case]:
     """A block, a map x (B, C, H, W), a time embedding (B, time_channels) and words (B, T, C)."""
     for words, block, shape in (
-        ("two ResnetBlocks, each with a transformer, then half the size", down_block([4, 4], 4, True), (2, 4, 4, 2)),
-        ("two without transformers, then half the size", down_block([4, 4], 4, False), (2, 4, 4, 6)),
+        ("two ResnetBlocks, then half the size", down_block([4, 4], 4, False), (2, 4, 4, 6)),
+        ("each with a transformer, then half the size", down_block([4, 4], 4, True), (2, 4, 4, 2)),
         ("more channels, one ResnetBlock with a transformer", down_block([4], 6, True), (1, 4, 2, 4)),
         ("the lowest level: no transformer, nothing is halved", down_block([6, 4], 4, False, last=True), (3, 6, 2, 3)),
         ("three, with transformers, nothing is halved", down_block([4, 6, 6], 6, True, last=True), (2, 4, 3, 1)),
@@ -94,8 +93,8 @@ def ways_down(generator: torch.Generator) -> Iterator[Case]:
 def ways_up(generator: torch.Generator) -> Iterator[Case]:
     """A block, a map x (B, C, H, W), the skips that are left, the time embedding and words (B, T, C)."""
     for words, block, below, skips, size in (
-        ("two ResnetBlocks with transformers, four skips", up_block([8, 8], 4, True), 4, [4, 4, 4, 4], (2, 3, 2)),
-        ("two without transformers, three skips", up_block([8, 8], 4, False), 4, [4, 4, 4], (2, 2, 3)),
+        ("two ResnetBlocks, five skips, all of one width", up_block([8, 8], 4, False), 4, [4, 4, 4, 4, 4], (2, 2, 3)),
+        ("each with a transformer, then twice the size", up_block([8, 8], 4, True), 4, [4, 4, 4, 4], (2, 3, 2)),
         ("one ResnetBlock with a transformer", up_block([6], 4, True), 4, [4, 2, 2], (1, 4, 2)),
         ("6 channels from below, 2 by the skip", up_block([8, 6], 4, False), 6, [4, 2, 2], (2, 3, 3)),
         ("the last level: it takes what is left", up_block([12, 8, 6], 4, True, last=True), 8, [2, 4, 4], (3, 2, 4)),
@@ -105,6 +104,33 @@ def ways_up(generator: torch.Generator) -> Iterator[Case]:
         left = [torch.randn(batch, channels, *size, generator=generator) for channels in skips]
         time = torch.randn(batch, TIME, generator=generator)
         yield Case(words, block, x, left, time, torch.randn(batch, 4, WORDS, generator=generator))
+
+
+def ask_first(error: AttributeError) -> None:
+    """Raises ValueError, with the cure, if the error is about a layer that isn't in every block."""
+    for name in ("conv_shortcut", "attentions", "downsamplers", "upsamplers"):
+        if f"no attribute '{name}'" in str(error):
+            raise ValueError(f"this block has no `{name}`: not every block needs it, so ask hasattr first") from error
+
+
+def work(block: nn.Module, x: Tensor, time: Tensor | None = None) -> Tensor:
+    """What a block returns. Raises ValueError if it calls a layer that it doesn't have."""
+    try:
+        return block(x, time)
+    except AttributeError as error:
+        ask_first(error)
+        raise
+
+
+def descend(
+    part: Callable[..., tuple[Tensor, list[Tensor]]], downblock: DownBlock, x: Tensor, time: Tensor, context: Tensor
+) -> tuple[Tensor, list[Tensor]]:
+    """The map and the skips. Raises ValueError if a layer is called that the block doesn't have."""
+    try:
+        return part(downblock, x, time, context)
+    except AttributeError as error:
+        ask_first(error)
+        raise
 
 
 def climb(
@@ -118,6 +144,9 @@ def climb(
     left = list(skips)
     try:
         found = part(upblock, x, left, time, context)
+    except AttributeError as error:
+        ask_first(error)
+        raise
     except RuntimeError as error:
         if "number of channels" in str(error):
             cure = "join x and the skip along the channels, torch.cat([x, skip], dim=1), before each of them"
@@ -138,13 +167,16 @@ def climb(
 
 EXERCISES = (
     Exercise("09.timestep_embedding", timestep_embedding, times, 2, 6, part="sinusoids", box="UNet"),
-    Exercise("09.resnet_block", ResnetBlock, blocks, difficulty=2, minutes=8, part="resnet_block", box="UNet"),
+    Exercise(
+        "09.resnet_block", ResnetBlock, blocks, difficulty=2, minutes=8, run=work, part="resnet_block", box="UNet"
+    ),
     Exercise(
         "09.way_down",
         DownBlock.forward,
         ways_down,
         difficulty=2,
         minutes=7,
+        run=descend,
         part="down_block",
         box="UNet",
         called="way_down",
