@@ -568,7 +568,7 @@ WRONG = {
         ("must go through conv_shortcut", ShortcutForgotten),
         ("this block has no `conv_shortcut`", ShortcutAlways),
         ("SiLU is missing before the projection", TimeWithoutSilu),
-        ("without a time there is nothing to add", TimeIsNeeded),
+        ("so ask `if time is not None` first", TimeIsNeeded),
         ("the time is left out", TimeForgotten),
         ("must become (B, out, 1, 1)", TimeFlat),
         ("after the second convolution", TimeAtTheEnd),
