@@ -552,7 +552,7 @@ WRONG = {
         ("", without_minus),
         ("t must be a column", t_as_a_row),
         ("t is divided by 1000", from_0_to_1),
-        ("whole turns", whole_turns),
+        ("", whole_turns),
         ("", whole_numbers),
         ("count i from 0", counted_from_1),
         ("the shape is (3, 12), but it must be (3, 6)", one_for_each_channel),
