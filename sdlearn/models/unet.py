@@ -208,11 +208,11 @@ class UpBlock(nn.Module):
 class UNetParts:
     """What a UNet is assembled from: classes, and one function. A learner's own replaces ours everywhere."""
 
-    down_block: Callable[..., nn.Module] = DownBlock
-    up_block: Callable[..., nn.Module] = UpBlock
     resnet_block: Callable[..., nn.Module] = ResnetBlock
     downsample: Callable[..., nn.Module] = Downsample
     upsample: Callable[..., nn.Module] = Upsample
+    down_block: Callable[..., nn.Module] = DownBlock
+    up_block: Callable[..., nn.Module] = UpBlock
     sinusoids: Callable[[Tensor, int], Tensor] = timestep_embedding
     timestep_embedding: Callable[..., nn.Module] = TimestepEmbedding
     spatial_transformer: Callable[..., nn.Module] = SpatialTransformer
