@@ -29,12 +29,13 @@ class WithWords(Tokenizer):
         vocab = tokenizer.vocab | {"".join(spell(piece)): i for piece, i in pieces.items()}
         super().__init__(vocab, tokenizer.merges, tokenizer.max_length, tokenizer.pad_token)
         self.tokenizer, self.words = tokenizer, words
-        longest_first = sorted(words, key=len, reverse=True)
-        self.split = re.compile(f"({'|'.join(map(re.escape, longest_first))})", re.IGNORECASE).split
+        forms = {unicodedata.normalize(form, word) for word in words for form in ("NFC", "NFD")}  # é as one or as two
+        longest_first = "|".join(map(re.escape, sorted(forms, key=len, reverse=True)))
+        self.split = re.compile(f"({longest_first})", re.IGNORECASE).split
 
     def encode(self, text: str) -> list[int]:
         """The ids of the text: those of the new words, and what the tokenizer makes of the pieces between them."""
-        pieces = self.split(unicodedata.normalize("NFC", text))
+        pieces = self.split(text)
         return [i for piece in pieces for i in self.words.get(normalize(piece)) or self.tokenizer.encode(piece)]
 
 

@@ -5,15 +5,18 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from side_by_side import both
 from torch import Tensor
 
-from sdlearn.adapters.textual_inversion import add_word, remove_words
+from sdlearn.adapters.textual_inversion import WithWords, add_word, remove_words
 from sdlearn.lessons.check import assert_parity
 from sdlearn.pipeline import StableDiffusion
 from sdlearn.storage.load import load
 from sdlearn.storage.save import save
 from sdlearn.storage.textual_inversion import save_embedding
+from sdlearn.tokenizer import Tokenizer
 
 PROMPTS = [
     "<Toy>",
@@ -71,6 +74,14 @@ def test_other_rows_and_ids_stay(model: StableDiffusion) -> None:
     after = model.text_encoder.state_dict()
     assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
     remove_words(model)  # nothing is left to remove
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text())
+@example("<|endoftext|>\u0338 toy!")
+def test_texts_without_new_words_have_the_ids_they_had(tiny_folder: Path, text: str) -> None:
+    tokenizer = Tokenizer.from_folder(tiny_folder / "tokenizer")
+    assert WithWords(tokenizer, {"<toy>": [600, 601], "<été>": [602]}).encode(text) == tokenizer.encode(text)
 
 
 def test_ids_are_the_new_rows_even_if_there_were_more_rows_than_tokens(model: StableDiffusion) -> None:
