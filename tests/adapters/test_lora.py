@@ -30,6 +30,7 @@ from sdlearn.storage.load import load
 from sdlearn.storage.lora import save_lora
 from sdlearn.storage.save import save
 
+pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config`")  # peft warns of two adapters
 ADAPTERS = {"one": (3, 2.0, 0.7), "two": (5, None, -1.5)}  # rank, alpha, scale
 
 

@@ -107,7 +107,6 @@ def test_decode_and_cut_off_text(model: StableDiffusion) -> None:
         ("owl", "is in the vocabulary; choose one that isn't, such as '<owl>'"),
         ("OWL", "is in the vocabulary"),
         ("o", "is in the vocabulary"),
-        ("ba", "is in the vocabulary"),  # a piece of a word
         ("<There>", "is there already"),
         ("", "must not be empty"),
         (" <x>", "nor begin or end with a space"),
@@ -120,6 +119,12 @@ def test_refused_words(model: StableDiffusion, word: str, message: str) -> None:
     with pytest.raises(ValueError, match=message.replace("|", r"\|")):
         add_word(model, word, vectors(1))
     assert model.tokenizer is tokenizer and model.text_encoder.config.vocab_size == rows
+
+
+def test_a_piece_of_a_word_is_refused(model: StableDiffusion) -> None:
+    piece = next(token for token in model.tokenizer.vocab if len(token) > 1 and token.isalpha())
+    with pytest.raises(ValueError, match=f"the word '{piece}' is in the vocabulary"):
+        add_word(model, piece, vectors(1))
 
 
 @pytest.mark.parametrize(
