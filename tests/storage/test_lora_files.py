@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,11 +19,13 @@ from safetensors.torch import load_file, save_file
 from side_by_side import both
 from torch import Tensor
 
-import sdlearn
-from sdlearn.adapters.lora import TARGETS, LoRA, attach, layers
+from sdlearn.adapters.lora import TARGETS, LoRA, attach, create, layers
 from sdlearn.diffusion.samplers import last
 from sdlearn.lessons.check import assert_parity
+from sdlearn.models.text import TextEncoder
+from sdlearn.models.unet import UNet
 from sdlearn.pipeline import StableDiffusion
+from sdlearn.storage.compvis import VERSIONS
 from sdlearn.storage.load import BUNDLED, load
 from sdlearn.storage.lora import METADATA, load_lora, save_lora, spellings
 
@@ -155,6 +158,24 @@ def test_the_keys_of_our_files(model: StableDiffusion, tmp_path: Path) -> None:
             "text_encoder.target_modules": ["encoder.layers.1.self_attn.q_proj"],
             **{"text_encoder.rank_pattern": {}, "text_encoder.alpha_pattern": {}},
         }
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_names_of_full_size_models(version: int) -> None:
+    """kohya's program has 192 modules in the UNet of both versions, and six in each layer of the text encoder."""
+    text, unet = (VERSIONS[{1: 768, 2: 1024}[version]][name] for name in ("text_encoder", "unet"))
+    with torch.device("meta"):
+        full = SimpleNamespace(text_encoder=TextEncoder(text), unet=UNet(unet))
+        lora = create(full, 4, targets=list(TARGETS))
+    names = {spellings(name)[1] for name in lora}
+    assert sum(name.startswith("lora_unet_") for name in names) == 192
+    assert sum(name.startswith("lora_te_") for name in names) == {1: 72, 2: 138}[version]
+    assert names >= {
+        "lora_unet_down_blocks_0_attentions_0_proj_in",
+        "lora_unet_mid_block_attentions_0_transformer_blocks_0_ff_net_0_proj",
+        "lora_unet_up_blocks_3_attentions_2_transformer_blocks_0_attn2_to_out_0",
+        "lora_te_text_model_encoder_layers_11_mlp_fc2",
+    }
 
 
 OLD_NAMES = {  # Diffusers in 2023, and before
@@ -306,7 +327,3 @@ def test_files_that_cannot_be_read_or_written(model: StableDiffusion, tmp_path: 
     with pytest.raises(ValueError, match="accepted: diffusers, kohya"):
         save_lora(lora, tmp_path / "a.safetensors", "civitai")
     assert not (tmp_path / "a.safetensors").exists()
-
-
-def test_importing_the_package_does_not_need_peft() -> None:
-    assert sdlearn.load_lora is load_lora and sdlearn.save_lora is save_lora
