@@ -11,8 +11,10 @@ _PUBLIC = {
     "sdlearn.tasks": ("TASKS", "image_to_image", "inpaint", "text_to_image"),
     "sdlearn.tasks.plan": ("Defaults",),
     "sdlearn.storage.load": ("BUNDLED", "load"),
+    "sdlearn.storage.lora": ("load_lora", "save_lora"),
     "sdlearn.storage.parts": ("PARTS",),
     "sdlearn.storage.save": ("save",),
+    "sdlearn.storage.textual_inversion": ("load_embedding", "save_embedding"),
     "sdlearn.tokenizer": ("Tokenizer", "train_bpe"),
     "sdlearn.diffusion.schedule": ("Schedule", "ScheduleConfig"),
     "sdlearn.diffusion.guidance": ("Condition", "guide"),
@@ -28,7 +30,10 @@ _PUBLIC = {
     "sdlearn.models.unet": ("UNet", "UNetConfig"),
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
-_SUBMODULES = ("data", "diffusion", "evaluation", "lessons", "models", "pictures", "storage", "tasks", "training")
+_SUBMODULES = (
+    *("adapters", "data", "diffusion", "evaluation", "lessons", "models", "pictures", "storage", "tasks"),
+    *("training",),
+)
 
 __all__ = sorted([*_MODULE_OF, *_SUBMODULES])
 

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import platform
 import re
@@ -78,6 +79,8 @@ class Settings:
     image: str | None = None  # only for image to image and inpainting, like the next two
     mask: str | None = None
     strength: int | float | None = None
+    lora: list | None = None  # FILE or FILE:SCALE, each a text
+    embedding: list | None = None  # files
 
     def to_dict(self) -> dict[str, Any]:
         """What is stored: everything that is used."""
@@ -105,6 +108,9 @@ class Settings:
         for field in fields(cls):
             if not isinstance(value := getattr(settings, field.name), field.type):
                 raise ValueError(f"{file} holds {field.name} = {value!r}, which is not of type {field.type}")
+        for name in ("lora", "embedding"):
+            if not all(isinstance(one, str) for one in getattr(settings, name) or ()):
+                raise ValueError(f"{file} holds {name} = {getattr(settings, name)!r}, must be a list of texts")
         return settings
 
 
@@ -143,6 +149,8 @@ def generate(
     image: Annotated[Path | None, typer.Option(help="A picture to change. It is resized to the model's size.")] = None,
     mask: Annotated[Path | None, typer.Option(help="White where --image is redrawn; the rest stays as it is.")] = None,
     strength: Annotated[float | None, typer.Option(help="How far --image may change, up to 1.")] = None,
+    lora: Annotated[list[str] | None, typer.Option(metavar="FILE[:SCALE]", help="A LoRA; several are added.")] = None,
+    embedding: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="A new word for prompts.")] = None,
     model: Model = None,
     like: Annotated[Path | None, typer.Option(help="A picture made by this command: use its settings.")] = None,
     output: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("out/picture.png"),
@@ -154,6 +162,7 @@ def generate(
     given = {"prompt": prompt, "negative_prompt": negative_prompt, "seed": seed, "steps": steps, "sampler": sampler}
     given |= {"guidance_scale": guidance_scale, "model": model, "strength": strength}
     given |= {"image": image and str(image), "mask": mask and str(mask)}
+    given |= {"lora": lora or None, "embedding": [str(file) for file in embedding or ()] or None}
     stored = Settings.from_image(like).to_dict() if like else {}
     chosen = stored | {name: value for name, value in given.items() if value is not None}
     if "prompt" not in chosen:
@@ -170,6 +179,7 @@ def generate(
     defaults: dict[str, Any] = {"negative_prompt": "", "seed": 0, "model": source}
     defaults |= {name: getattr(pipeline.defaults, name) for name in ("steps", "sampler", "guidance_scale")}
     first = Settings(**(defaults | chosen))
+    adapt(pipeline, first)
     for number in range(first.seed, first.seed + count):
         # One at a time: in a batch the last bits would differ, and `--like` couldn't reproduce the pixels.
         settings = replace(first, seed=number)
@@ -178,12 +188,44 @@ def generate(
         print(file)
 
 
+def adapt(model: "StableDiffusion", settings: Settings) -> None:
+    """Attach the LoRAs of the settings to a model, and teach it their words. Warns of a word that nobody uses."""
+    from sdlearn.adapters.lora import attach
+    from sdlearn.adapters.textual_inversion import add_word
+    from sdlearn.storage.lora import load_lora
+    from sdlearn.storage.textual_inversion import load_embedding
+
+    for text in settings.lora or ():
+        file, scale = split_scale(text)
+        attach(model, load_lora(file, model), scale)
+    for file in settings.embedding or ():
+        word, vectors = load_embedding(file)
+        add_word(model, word, vectors)
+        if word.lower() not in f"{settings.prompt} {settings.negative_prompt}".lower():
+            warnings.warn(f"{file} is the word {word!r}, which is not in the prompt", stacklevel=2)
+
+
+def split_scale(text: str) -> tuple[Path, float]:
+    """FILE or FILE:SCALE. A file that has such a name is the file; without a scale it is 1."""
+    file, colon, scale = text.rpartition(":")
+    if Path(text).is_file() or not colon:
+        return Path(text), 1.0
+    try:
+        number = float(scale)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"--lora {text}: the scale {scale!r} must be a number, as in style.safetensors:0.8")
+    return Path(file), number
+
+
 def draw(model: "StableDiffusion", settings: Settings) -> "Image":
     """One picture: text to image; with an image, image to image; with a mask as well, inpainting."""
     import sdlearn
 
     arguments = settings.to_dict()
-    del arguments["model"]
+    for name in ("model", "lora", "embedding"):  # they are in the model
+        arguments.pop(name, None)
     files = {"picture": arguments.pop("image", None), "mask": arguments.pop("mask", None)}
     files = {name: file for name, file in files.items() if file is not None}
     if files:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from adapted import random_lora
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -170,9 +171,57 @@ class TestGenerate:
         run("generate", "--like", "a.png", "--output", "b.png")
         assert np.array_equal(pixels("a.png"), pixels("b.png"))
 
+    def test_loras_and_words(self, run: Run, tiny_folder: Path) -> None:
+        model = sdlearn.load()
+        values = torch.randn((2, 32), generator=torch.Generator().manual_seed(0))
+        sdlearn.save_embedding("toy.safetensors", "<toy>", values)
+        for i, layout in enumerate(["kohya", "diffusers"]):
+            sdlearn.save_lora(random_lora(model, seed=i), f"{layout}.safetensors", layout)
+        given = ["--lora", "kohya.safetensors:0.5", "--lora", "diffusers.safetensors", "--embedding", "toy.safetensors"]
+        run("generate", "a <toy>", *given, "--output", "a.png")
+        assert settings("a.png")["lora"] == ["kohya.safetensors:0.5", "diffusers.safetensors"]
+        assert settings("a.png")["embedding"] == ["toy.safetensors"]
+
+        sdlearn.adapters.textual_inversion.add_word(model, "<toy>", values)
+        for layout, scale in (("kohya", 0.5), ("diffusers", 1.0)):
+            sdlearn.adapters.lora.attach(model, sdlearn.load_lora(f"{layout}.safetensors", model), scale)
+        (expected,) = model("a <toy>", progress=False)
+        assert np.array_equal(pixels("a.png"), np.asarray(expected))
+
+        run("generate", "--like", "a.png", "--output", "b.png")
+        assert np.array_equal(pixels("a.png"), pixels("b.png"))
+        assert settings("a.png") == settings("b.png")
+        run("generate", "--like", "a.png", "--lora", "kohya.safetensors:0.5", "--output", "c.png")
+        assert settings("c.png") == settings("a.png") | {"lora": ["kohya.safetensors:0.5"]}
+        assert not np.array_equal(pixels("a.png"), pixels("c.png"))
+
+    def test_a_colon_in_a_files_name(self, run: Run) -> None:
+        sdlearn.save_lora(random_lora(sdlearn.load()), "a.safetensors")
+        Path("a.safetensors").rename("a:2")
+        assert cli.split_scale("a:2") == (Path("a:2"), 1.0)
+        assert cli.split_scale("a:2:-3") == (Path("a:2"), -3.0)
+
+    def test_a_word_that_is_not_used_is_told(self, run: Run) -> None:
+        sdlearn.save_embedding("toy.safetensors", "<Toy>", torch.zeros(32))
+        result = run.result("generate", "a toy", "--embedding", "toy.safetensors", "--steps", 1)
+        assert "warning: toy.safetensors is the word '<Toy>', which is not in the prompt\n" in result.err
+        result = run.result("generate", "a cat", "--negative-prompt", "a <TOY>", "--embedding", "toy.safetensors")
+        assert result.status == 0 and "warning" not in result.err
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
+            (["a cat", "--lora", "nowhere.safetensors:0.5"], "no LoRA file nowhere.safetensors"),
+            (["a cat", "--lora", "file:strong"], "the scale 'strong' must be a number, as in style.safetensors:0.8"),
+            (["a cat", "--lora", "file:nan"], "the scale 'nan' must be a number"),
+            (["a cat", "--lora", "file"], "file is damaged"),
+            (["a cat", "--lora", "toy.safetensors"], "toy.safetensors is for another model, or is no LoRA"),
+            (["a cat", "--embedding", "nowhere.pt"], "no embedding file nowhere.pt"),
+            (["a cat", "--embedding", "toy.safetensors"], "'<toy>' have the shape (1, 33)"),
+            (["a cat", "--embedding", "owl.safetensors"], "the word 'owl' is in the vocabulary"),
+            (["--like", "number.png"], "lora = 3"),
+            (["--like", "numbers.png"], "lora = [3], must be a list of texts"),
+            (["--like", "gone.png"], "no LoRA file gone.safetensors"),
             (["a cat", "--mask", "plain.png"], "--mask and --strength need a picture: --image FILE"),
             (["a cat", "--strength", "0.5"], "--mask and --strength need a picture: --image FILE"),
             (["a cat", "--image", "file"], "cannot identify image file"),
@@ -196,9 +245,16 @@ class TestGenerate:
     def test_error_is_one_line(self, run: Run, arguments: list[str], message: str) -> None:
         Path("file").write_text("no picture")
         Path("folder.png").mkdir()
-        values = {"prompt": "a", "negative_prompt": "", "seed": "x", "steps": 3, "sampler": "ddim"}
+        sdlearn.save_embedding("toy.safetensors", "<toy>", torch.zeros(33))
+        sdlearn.save_embedding("owl.safetensors", "owl", torch.zeros(32))
+        values = {"prompt": "a", "negative_prompt": "", "seed": 1, "steps": 3, "sampler": "ddim"}
         values |= {"guidance_scale": 1.0, "model": None}
-        for name, text in {"plain": None, "broken": "{", "extra": '{"a": 1}', "wrong": json.dumps(values)}.items():
+        texts = {
+            name: json.dumps(values | {"lora": lora})
+            for name, lora in (("number", 3), ("numbers", [3]), ("gone", ["gone.safetensors"]))
+        }
+        texts |= {"plain": None, "broken": "{", "extra": '{"a": 1}', "wrong": json.dumps(values | {"seed": "x"})}
+        for name, text in texts.items():
             info = PngInfo()
             if text is not None:
                 info.add_text("sdlearn", text)

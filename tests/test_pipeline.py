@@ -26,7 +26,7 @@ from sdlearn.lessons.check import assert_parity
 from sdlearn.models.attention import Attention, FeedForward, SpatialTransformer, TransformerBlock
 from sdlearn.models.blocks import Downsample, ResnetBlock, Upsample
 from sdlearn.models.text import TextLayer
-from sdlearn.models.unet import TimestepEmbedding
+from sdlearn.models.unet import DownBlock, TimestepEmbedding, UpBlock
 from sdlearn.pipeline import StableDiffusion
 from sdlearn.storage.load import BUNDLED, load
 from sdlearn.storage.parts import PARTS
@@ -412,6 +412,8 @@ def counting(base: Any, calls: list[str]) -> Any:
 @pytest.mark.parametrize(
     ("name", "base"),
     [
+        ("down_block", DownBlock),
+        ("up_block", UpBlock),
         ("resnet_block", ResnetBlock),
         ("downsample", Downsample),
         ("upsample", Upsample),

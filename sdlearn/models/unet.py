@@ -206,11 +206,14 @@ class UpBlock(nn.Module):
 
 @dataclass(frozen=True)
 class UNetParts:
-    """The classes that a UNet is assembled from. A learner's own class replaces ours everywhere."""
+    """What a UNet is assembled from: classes, and one function. A learner's own replaces ours everywhere."""
 
     resnet_block: Callable[..., nn.Module] = ResnetBlock
     downsample: Callable[..., nn.Module] = Downsample
     upsample: Callable[..., nn.Module] = Upsample
+    down_block: Callable[..., nn.Module] = DownBlock
+    up_block: Callable[..., nn.Module] = UpBlock
+    sinusoids: Callable[[Tensor, int], Tensor] = timestep_embedding
     timestep_embedding: Callable[..., nn.Module] = TimestepEmbedding
     spatial_transformer: Callable[..., nn.Module] = SpatialTransformer
     transformer_block: Callable[..., nn.Module] = TransformerBlock
@@ -242,14 +245,14 @@ class UNetParts:
 
 
 class UNet(nn.Module):
-    """Stable Diffusion's UNet. Keyword arguments swap the classes that it is assembled from: see `UNetParts`."""
+    """Stable Diffusion's UNet. Keyword arguments swap what it is assembled from: see `UNetParts`."""
 
     parts: ClassVar[tuple[str, ...]] = tuple(field.name for field in fields(UNetParts))
 
-    def __init__(self, config: UNetConfig, **parts: Callable[..., nn.Module]) -> None:
+    def __init__(self, config: UNetConfig, **parts: Callable[..., Any]) -> None:
         super().__init__()
-        self.config = config
         part, widths, layers = UNetParts(**parts), config.block_out_channels, config.layers_per_block
+        self.config, self.sinusoids = config, part.sinusoids
         time_channels, last = 4 * widths[0], len(widths) - 1
 
         def make_resnet(in_channels: int, out_channels: int) -> nn.Module:
@@ -267,9 +270,9 @@ class UNet(nn.Module):
         skips = [widths[0]]  # the channels of every skip, in the order of the way down
         for level, (width, kind) in enumerate(zip(widths, config.down_block_types, strict=True)):
             channels = [skips[-1]] + [width] * (layers - 1)  # into each ResnetBlock
-            downsample = part.downsample if level < last else None
-            self.down_blocks.append(DownBlock(channels, width, make_resnet, transformers(level, kind), downsample))
-            skips += [width] * (layers if downsample is None else layers + 1)
+            down = part.downsample if level < last else None
+            self.down_blocks.append(part.down_block(channels, width, make_resnet, transformers(level, kind), down))
+            skips += [width] * (layers if down is None else layers + 1)
 
         self.mid_block = MiddleBlock(widths[-1], make_resnet, partial(part.transformer, config, last, middle=True))
 
@@ -278,8 +281,8 @@ class UNet(nn.Module):
         for level, kind in zip(range(last, -1, -1), config.up_block_types, strict=True):
             channels, width = [below + skips.pop()], widths[level]
             channels += [width + skips.pop() for _ in range(layers)]
-            upsample = part.upsample if level > 0 else None
-            self.up_blocks.append(UpBlock(channels, width, make_resnet, transformers(level, kind), upsample))
+            up = part.upsample if level > 0 else None
+            self.up_blocks.append(part.up_block(channels, width, make_resnet, transformers(level, kind), up))
             below = width
 
         self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, widths[0], eps=1e-5)
@@ -288,7 +291,7 @@ class UNet(nn.Module):
     def embed_time(self, x: Tensor, t: Tensor | float, class_labels: Tensor | None) -> Tensor:
         """The embedding of the time, and of the class if there is one, for the ResnetBlocks. -> (B, time_channels)."""
         t = torch.as_tensor(t, device=x.device).expand(len(x))  # (B,)
-        time = self.time_embedding(timestep_embedding(t, self.config.block_out_channels[0]).to(x.dtype))
+        time = self.time_embedding(self.sinusoids(t, self.config.block_out_channels[0]).to(x.dtype))
         return time if class_labels is None else time + self.class_embedding(class_labels)
 
     def forward(

@@ -29,7 +29,7 @@ def list_parts() -> dict[str, tuple[str, ...]]:
 
 PARTS = list_parts()
 """What `load(parts=...)` can swap, and where: loops (the samplers), functions (guide, combine, encode_pictures,
-decode_latents, text_to_image), classes (the rest)."""
+decode_latents, sinusoids, text_to_image), classes (the rest)."""
 
 
 def sort_parts(parts: Mapping[str, Callable[..., Any]] | None) -> dict[str, dict[str, Callable[..., Any]]]:

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import torch
 
+from sdlearn.adapters.lora import attached
+from sdlearn.adapters.textual_inversion import WithWords
 from sdlearn.pipeline import StableDiffusion
 from sdlearn.storage.folder import save_folder
 from sdlearn.storage.single_file import SINGLE_FILES, save_single_file
@@ -18,9 +20,11 @@ def save(model: StableDiffusion, destination: str | Path, dtype: torch.dtype = t
 
     Raises:
         OSError: it can't be written; an old file stays intact.
-        ValueError: the destination is another kind of file, or the dtype is not a floating-point one.
+        ValueError: the destination is another kind of file, the dtype is not a floating-point one, or adapters change
+            the model: no such file could hold them.
     """
     check_dtype(dtype)
+    check_adapters(model)
     path = Path(destination)
     if path.suffix == ".safetensors":
         save_single_file(model, path, dtype)
@@ -28,3 +32,12 @@ def save(model: StableDiffusion, destination: str | Path, dtype: torch.dtype = t
         raise ValueError(f"{path} must be a folder, or a file that ends with .safetensors")
     else:
         save_folder(model, path, dtype)
+
+
+def check_adapters(model: StableDiffusion) -> None:
+    """Raises ValueError if a model has updates beside its weights, or new words."""
+    if attached(model):
+        raise ValueError("a LoRA is attached to the model: merge it into the weights, or detach it, first")
+    if isinstance(model.tokenizer, WithWords):
+        words = ", ".join(model.tokenizer.words)
+        raise ValueError(f"the model has new words, {words}: store them with save_embedding, and remove_words first")

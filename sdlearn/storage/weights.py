@@ -2,7 +2,7 @@
 
 import pickle
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,19 +43,28 @@ def map_file(file: Path) -> tuple[dict[str, tuple[int, ...]], Callable[[str], Te
         return {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}, weights.get_tensor  # noqa: SIM118
     # The files of SD 1 also hold a callback object from their training. It becomes an empty one.
     watcher = type("ModelCheckpoint", (), {"__module__": "pytorch_lightning.callbacks.model_checkpoint"})
-    try:
-        with torch.serialization.safe_globals([watcher]):
-            content = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        if wanted := re.search(r"(?:Unsupported global: GLOBAL|Unsupported class) (\S+)", str(error)):
-            raise ValueError(f"{file} would run code when opened ({wanted[1]}); refused, nothing was run") from error
-        raise ValueError(f"{file} is damaged, or not a torch.save file (PyTorch 1.6 or later): {error}") from error
+    content = load_pickle(file, [watcher])
     while isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict):
         raise ValueError(f"{file} holds {type(content).__name__}, must hold a dictionary of tensors")
     tensors = {name: value.detach() for name, value in content.items() if isinstance(value, Tensor)}
     return {name: tuple(value.shape) for name, value in tensors.items()}, tensors.__getitem__
+
+
+def load_pickle(file: Path, allowed: Sequence[type] = ()) -> Any:
+    """What a file of torch.save holds, with its tensors memory-mapped: only data, and objects of the `allowed` classes.
+
+    Raises:
+        ValueError: the file is damaged, of another kind, or would run code.
+    """
+    try:
+        with torch.serialization.safe_globals(list(allowed)):
+            return torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        if wanted := re.search(r"(?:Unsupported global: GLOBAL|Unsupported class) (\S+)", str(error)):
+            raise ValueError(f"{file} would run code when opened ({wanted[1]}); refused, nothing was run") from error
+        raise ValueError(f"{file} is damaged, or not a torch.save file (PyTorch 1.6 or later): {error}") from error
 
 
 def load_weights(

@@ -20,7 +20,7 @@ from sdlearn.models.attention import (
     record_attention,
 )
 from sdlearn.models.blocks import Downsample, ResnetBlock, Upsample
-from sdlearn.models.unet import TimestepEmbedding, UNet, UNetConfig, timestep_embedding
+from sdlearn.models.unet import DownBlock, TimestepEmbedding, UNet, UNetConfig, UpBlock, timestep_embedding
 
 REFERENCE = "UNet2DConditionModel"
 # The content of unet/config.json of the published models.
@@ -368,6 +368,8 @@ def test_timestep_embedding() -> None:
 
 
 PARTS = {
+    "down_block": (DownBlock, 4),
+    "up_block": (UpBlock, 4),
     "resnet_block": (ResnetBlock, 22),
     "downsample": (Downsample, 3),
     "upsample": (Upsample, 3),
@@ -380,7 +382,7 @@ PARTS = {
 
 
 def test_it_says_which_parts_it_takes() -> None:
-    assert UNet.parts == tuple(PARTS)
+    assert set(UNet.parts) == {*PARTS, "sinusoids"}
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -393,6 +395,24 @@ def test_a_part_is_swapped_in_every_place(part: str) -> None:
     types = [type(module) for module in swapped.modules()]
     assert types.count(mine) == places and kind not in types
     assert [type(m) for m in original.modules()] == [kind if found is mine else found for found in types]
+
+
+def test_own_sinusoids() -> None:
+    """Called with t (B,) and the width; what they return is what the two layers get."""
+    asked = []
+
+    def mine(t: Tensor, channels: int) -> Tensor:
+        asked.append((tuple(t.shape), channels))
+        return -timestep_embedding(t, channels)
+
+    x, t, context, _ = inputs(SD15, 3, 8, 8, 3)
+    plain, swapped = UNet(SD15).double(), UNet(SD15, sinusoids=mine).double()
+    swapped.load_state_dict(randomize_(plain).state_dict(), strict=True)
+    other = swapped(x, t, context)
+    assert asked == [((3,), SD15.block_out_channels[0])] and (other - plain(x, t, context)).abs().max() > 1e-3
+    with torch.no_grad():
+        swapped.time_embedding.linear_1.weight.neg_()
+    assert_parity("own sinusoids", swapped(x, t, context), plain(x, t, context))
 
 
 def test_all_parts_together_and_their_effect() -> None:

@@ -67,7 +67,10 @@ def tidy(step: Any, like: Tensor | None) -> Any:
 
 
 def as_expected(value: Any, expected: Any, like: Tensor | None, device: torch.device | None) -> Any:
-    """A value as the package returns it: a tensor, and unless it is a scalar of the inputs' dtype; or a number."""
+    """A value as the package returns it: a tensor, and unless it is a scalar of the inputs' dtype; a list of them; or
+    a number."""
+    if isinstance(expected, list) and expected:
+        return [as_expected(one, expected[0], like, device) for one in value]
     if isinstance(expected, Tensor):
         floats = like is not None and expected.is_floating_point() and expected.ndim
         return torch.as_tensor(value, dtype=like.dtype if floats else expected.dtype, device=device)

@@ -19,6 +19,7 @@ BACK = "x = previous.sqrt() * x0 + (1 - previous - sigma ** 2).clamp(min=0).sqrt
 SAME_NUMBER = "a tensor of one whole number is used as the number"
 OTHER_DEVICE = "it matters only where x is on another device than the generator"
 EITHER_WAY = "two dimensions are exchanged in either order"
+ONE_ENTRY = "the list has one entry, which is the first and the last"
 TWICE = "the second entry of a step is the first of the next step"
 
 
@@ -113,10 +114,18 @@ SURVIVORS: dict[str, dict[str, list[str]]] = {
     },
     "08.cross_attention": {
         EITHER_WAY: changes(JOINED, ("transpose(1, 2)", "transpose(2, 1)")),
-        "the list has one entry, which is the first and the last": changes(
-            JOINED, ("to_out[0]", "to_out[0 - 1]"), ("to_out[0]", "to_out[-1]")
+        ONE_ENTRY: changes(JOINED, ("to_out[0]", "to_out[0 - 1]"), ("to_out[0]", "to_out[-1]")),
+    },
+    "09.timestep_embedding": {
+        "the frequencies are floats, so the product is one": changes(
+            "angles = t[:, None].float() * frequencies", (".float()", "")
+        ),
+        "of two dimensions the second is the last": changes(
+            "return torch.cat([angles.cos(), angles.sin()], dim=-1)", ("dim=-1", "dim=1")
         ),
     },
+    "09.way_down": {ONE_ENTRY: changes("x = self.downsamplers[0](x)", ("[0]", "[0 - 1]"), ("[0]", "[-1]"))},
+    "09.way_up": {ONE_ENTRY: changes("x = self.upsamplers[0](x)", ("[0]", "[0 - 1]"), ("[0]", "[-1]"))},
     "11.first_difference": {
         "one of the two in float64 makes the difference float64": changes(
             BOTH, ("ours[name].double()", "ours[name]"), ("reference.double())", "reference)")

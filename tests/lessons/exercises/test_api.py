@@ -8,6 +8,8 @@ from sdlearn.diffusion.guidance import combine
 from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
 from sdlearn.lessons import exercises as ex
 from sdlearn.lessons.exercises.hints import Bug, Prediction, read_hints
+from sdlearn.lessons.exercises.running import cases
+from sdlearn.models.unet import DownBlock
 
 pytestmark = pytest.mark.usefixtures("registered")
 
@@ -43,6 +45,18 @@ class TestPart:
             u, c = torch.randn(2, 3, 4, dtype=dtype)
             drawn = ex.part("00.combine")(u, c, 2.0)
             assert drawn.dtype == dtype and torch.allclose(drawn, combine(u, c, 2.0), atol=1e-2)
+
+    def test_so_is_what_stands_in_a_list(self) -> None:
+        def way_down(downblock, x, time, context):  # type: ignore[no-untyped-def]
+            x, skips = DownBlock.forward(downblock, x, time, context)
+            return x.double(), tuple(skip.double().numpy() for skip in skips)
+
+        ex.check("09.way_down", way_down)
+        block, *inputs = cases(ex.EXERCISES["09.way_down"])[0].inputs
+        x, skips = ex.part("09.way_down")(block, *inputs)
+        right = DownBlock.forward(block, *inputs)[1]
+        assert x.dtype == torch.float32 and len(skips) == len(right)
+        assert all(torch.allclose(one, other) for one, other in zip(skips, right, strict=True))
 
     def test_a_number_becomes_a_tensor(self) -> None:
         ex.check("01.snr", lambda schedule, t: (schedule.alphas_cumprod / (1 - schedule.alphas_cumprod))[t].numpy())
