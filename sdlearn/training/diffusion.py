@@ -135,6 +135,16 @@ def fits(file: Path, source: str) -> bool:
     return stored == source
 
 
+def drop_captions(context: Tensor, empty: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """A batch of captions in which some are lost: each is replaced by the empty one with the probability `share`.
+
+    context: (B, T, C). empty: (T, C). A number between 0 and 1 is drawn for each caption, `torch.rand(B)` from the
+    generator; a caption is lost if its number is below `share`. (B, T, C) comes back.
+    """
+    lost = torch.rand(len(context), generator=generator) < share  # (B,)
+    return torch.where(lost[:, None, None], empty, context)  # (B, 1, 1), (T, C), (B, T, C) -> (B, T, C)
+
+
 class DiffusionTask:
     """The UNet on scenes, with a trained autoencoder and text encoder that stay as they are.
 
@@ -184,11 +194,11 @@ class DiffusionTask:
         With epsilon it is, at the high noise levels that decide the background's colour.
         """
         generator = generator_for(self.seed, step)  # draws for the complete batch; these are some rows of it
-        index = torch.randint(len(self.pool.latents), (self.batch_size,), generator=generator)[rows]
+        index = torch.randint(len(self.pool.latents), (self.batch_size,), generator=generator)
         t = torch.randint(self.schedule.config.num_train_timesteps, (self.batch_size,), generator=generator)[rows]
-        told = (torch.rand(self.batch_size, generator=generator) >= self.dropout)[rows]  # the others see no caption
-        latents = self.pool.latents[index].float()  # (B, C, H, W)
-        context = self.pool.context[self.pool.caption[index] * told].float()  # (B, T, K); row 0 is the empty caption
+        context = self.pool.context[self.pool.caption[index]]  # (B, T, K)
+        context = drop_captions(context, self.pool.context[0], self.dropout, generator)[rows].float()
+        latents = self.pool.latents[index[rows]].float()  # (B, C, H, W)
         noise = torch.randn((self.batch_size, *latents.shape[1:]), generator=generator)[rows]
         device = next(unet.parameters()).device
         latents, noise, t, context = (value.to(device) for value in (latents, noise, t, context))
