@@ -1,4 +1,7 @@
-"""Classifier-free guidance: the UNet's conditions, and how two of its predictions become one."""
+"""Classifier-free guidance: the UNet's conditions, and how two of its predictions become one.
+
+Source: "Classifier-Free Diffusion Guidance" (arXiv 2207.12598).
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +25,16 @@ class Condition:
     channels: Tensor | None = None
     class_labels: Tensor | None = None
     control: Callable[[Tensor, Any, Tensor], Any] | None = None
+
+
+def drop_captions(context: Tensor, empty: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """A batch of captions in which some are lost: each is replaced by the empty one with the probability `share`.
+
+    context: (B, T, C). empty: (T, C). A number between 0 and 1 is drawn for each caption, `torch.rand(B)` from the
+    generator; a caption is lost if its number is below `share`. (B, T, C) comes back.
+    """
+    lost = torch.rand(len(context), generator=generator) < share  # (B,)
+    return torch.where(lost[:, None, None], empty, context)  # (B, 1, 1), (T, C), (B, T, C) -> (B, T, C)
 
 
 def combine(unconditional: Tensor, conditional: Tensor, guidance_scale: float) -> Tensor:

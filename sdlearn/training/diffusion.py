@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from sdlearn.config import check_counts
 from sdlearn.data import COLORS, SIZES, SUBJECTS, Scenes
 from sdlearn.data.scenes import DROP, JITTER
-from sdlearn.diffusion.guidance import Condition, guide
+from sdlearn.diffusion.guidance import Condition, drop_captions, guide
 from sdlearn.diffusion.samplers import draw_noise, get_sampler, last
 from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
 from sdlearn.files import atomic_write, write_json
@@ -133,16 +133,6 @@ def fits(file: Path, source: str) -> bool:
     if stored != source:
         warnings.warn(f"{file} was made from other networks, scenes or settings; it is rebuilt", stacklevel=2)
     return stored == source
-
-
-def drop_captions(context: Tensor, empty: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """A batch of captions in which some are lost: each is replaced by the empty one with the probability `share`.
-
-    context: (B, T, C). empty: (T, C). A number between 0 and 1 is drawn for each caption, `torch.rand(B)` from the
-    generator; a caption is lost if its number is below `share`. (B, T, C) comes back.
-    """
-    lost = torch.rand(len(context), generator=generator) < share  # (B,)
-    return torch.where(lost[:, None, None], empty, context)  # (B, 1, 1), (T, C), (B, T, C) -> (B, T, C)
 
 
 class DiffusionTask:
