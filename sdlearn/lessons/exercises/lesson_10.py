@@ -16,11 +16,11 @@ def batches(generator: torch.Generator) -> Iterator[Case]:
     """Contexts (B, T, C), the empty one (T, C), a share, and a generator for the draws."""
     for i, (words, shape, share) in enumerate(
         (
+            ("one caption", (1, 4, 2), 0.7),
             ("9 captions, half of them lost", (9, 3, 5), 0.5),
             ("40 captions, one in ten lost", (40, 2, 3), 0.1),
             ("30 captions, most of them lost", (30, 1, 4), 0.8),
             ("as many captions as tokens and channels", (6, 6, 6), 0.4),
-            ("one caption", (1, 4, 2), 0.7),
             ("share = 0: all stay", (5, 2, 3), 0.0),
             ("share = 1: all are lost", (5, 3, 2), 1.0),
         )
@@ -54,10 +54,10 @@ def halves(generator: torch.Generator) -> Iterator[Case]:
     def conditions(batch: int, tokens: int = 7, width: int = 6) -> tuple[Condition, Condition]:
         return Condition(0.5 + random(batch, tokens, width)), Condition(random(batch, tokens, width) - 0.5)
 
+    yield Case("scale 1", network(4), *conditions(2), 1.0, 0.0, random(2, 4, 3, 3), 700)
     yield Case("scale 3.5, 3 pictures", network(4), *conditions(3), 3.5, 0.0, random(3, 4, 5, 2), 501)
     yield Case("scale −1.5, one picture, t = 0", network(2), *conditions(1), -1.5, 0.0, random(1, 2, 3, 7), 0)
     yield Case("scale 0: the words don't count", network(3), *conditions(2), 0, 0.0, random(2, 3, 4, 4), 999)
-    yield Case("scale 1", network(4), *conditions(2), 1.0, 0.0, random(2, 4, 3, 3), 700)
     words, _ = conditions(2)
     yield Case("scale 1, and unconditional is None", network(4), words, None, 1, 0.0, random(2, 4, 2, 5), 301)
     yield Case("scale 1 with rescale = 0.5", network(3), *conditions(2), 1.0, 0.5, random(2, 3, 2, 5), 20)
@@ -107,8 +107,8 @@ def guided(
 def pairs(generator: torch.Generator) -> Iterator[Case]:
     """Guided and conditional predictions (B, C, H, W), of other means and spreads, and rescale."""
     for words, shape, rescale in (
-        ("3 pictures, rescale = 0.7", (3, 4, 5, 6), 0.7),
         ("one picture, rescale = 1: all the way back", (1, 2, 7, 3), 1.0),
+        ("3 pictures, rescale = 0.7", (3, 4, 5, 6), 0.7),
         ("2 pictures of one channel, rescale = 0.25", (2, 1, 3, 4), 0.25),
         ("as many pictures as channels, rows and columns, rescale = 0.4", (4, 4, 4, 4), 0.4),
         ("rescale = 0: nothing is changed", (2, 3, 4, 1), 0.0),
@@ -118,6 +118,8 @@ def pairs(generator: torch.Generator) -> Iterator[Case]:
         channels = torch.arange(shape[1]).view(-1, 1, 1)  # another mean for each channel
         guided = 3 * each * torch.randn(shape, generator=generator) + channels + 1
         yield Case(words, guided, torch.randn(shape, generator=generator) / each - 2 * channels, rescale)
+    quiet, loud = torch.randn(2, 2, 3, 4, 5, generator=generator)
+    yield Case("the conditional prediction is the louder one, rescale = 0.8", quiet / 4 + 1, 3 * loud, 0.8)
     guided, conditional = torch.randn(2, 2, 3, 4, 2, generator=generator).double()
     yield Case("float64, which must be kept, rescale = 0.5", 5 * guided + 1e-9, conditional + 1e-9, 0.5)
 
