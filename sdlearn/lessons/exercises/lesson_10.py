@@ -153,5 +153,5 @@ EXERCISES = (
     Exercise("10.drop_captions", drop_captions, batches, difficulty=1, minutes=6, box="guidance"),
     Exercise("10.guide", guide, halves, difficulty=2, minutes=10, run=guided, part="guide", box="guidance"),
     Exercise("10.make_conditions", make_conditions, prompts, difficulty=1, minutes=5, box="guidance"),
-    Exercise("10.rescale_std", rescale_std, pairs, difficulty=1, minutes=6, box="guidance"),
+    Exercise("10.rescaled", rescale_std, pairs, difficulty=1, minutes=6, box="guidance", called="rescaled"),
 )

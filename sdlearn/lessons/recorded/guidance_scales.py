@@ -22,7 +22,7 @@ import typer
 from torch import Tensor
 
 import sdlearn
-from sdlearn import StableDiffusion
+from sdlearn import StableDiffusion, last
 from sdlearn.data import caption
 from sdlearn.evaluation.judge import Judge, background_colors, judge_pictures, load_judge
 from sdlearn.evaluation.scores import as_tensor, evaluating, matches, requests, scenes_of
@@ -42,7 +42,7 @@ def drawn(model: StableDiffusion, captions: list[str], scale: float, work: Path)
         with evaluating(model):
             for first in range(0, len(captions), 50):
                 steps = model.sample(captions[first : first + 50], seed=first, guidance_scale=scale)
-                parts.append(model.decode_latents(model.autoencoder, sdlearn.last(steps)))
+                parts.append(model.decode_latents(model.autoencoder, last(steps)))
         with atomic_write(file) as temporary:
             torch.save(torch.cat(parts).half(), temporary)
     return torch.load(file, weights_only=True).float()

@@ -218,7 +218,7 @@ RIGHT = {
     "10.make_conditions": [
         *(copies_by_expand, texts_repeated, with_indices, text_by_text, with_numpy_s_repeat, conditions_in_float64)
     ],
-    "10.rescale_std": [
+    "10.rescaled": [
         *(with_rescale_noise_cfg, picture_by_picture, rescale_by_numpy, of_the_population, rescale_in_float64),
         *(in_place_on_a_clone, ratio_by_einsum),
     ],

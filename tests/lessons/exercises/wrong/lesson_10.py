@@ -487,7 +487,7 @@ WRONG = {
         ("the tokens are repeated", tokens_repeated),
         ("has a minus sign", with_a_minus),
     ],
-    "10.rescale_std": [
+    "10.rescaled": [
         ("upside down", upside_down),
         ("over the whole batch", of_the_batch),
         ("each channel gets", of_each_channel),
