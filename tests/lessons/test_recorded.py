@@ -159,11 +159,10 @@ def test_the_stored_scales_are_what_their_recipe_says() -> None:
 
 
 def test_scales_go_on_with_those_that_are_missing(tmp_path, monkeypatch) -> None:
-    judge = Judge(JudgeConfig()).eval()
-    guidance_scales.record(tmp_path / "work", tmp_path / "run", (0.0,), 2, 2, judge)
-    drawn = []
+    judge, drawn = Judge(JudgeConfig()).eval(), []
     monkeypatch.setattr(guidance_scales, "last", lambda steps: drawn.append(1) or last(steps))
+    guidance_scales.record(tmp_path / "work", tmp_path / "run", (0.0,), 2, 2, judge)
     guidance_scales.record(tmp_path / "work", tmp_path / "run", (0.0, 1.0), 2, 2, judge)
     lines = (tmp_path / "run.csv").read_text().splitlines()
-    assert drawn == [1] and [line.split(",")[0] for line in lines] == ["scale", "0", "1", ""]
+    assert len(drawn) == 2 and [line.split(",")[0] for line in lines] == ["scale", "0", "1", ""]
     assert (tmp_path / "run.png").stat().st_size > 1000

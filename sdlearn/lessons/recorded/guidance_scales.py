@@ -2,8 +2,8 @@
 
     make recorded RUN=guidance_scales
 
-Takes about ten minutes on one core. The pictures of each scale stay in the folder `work`, so that a stopped run goes on
-with the next scale. 40 requests, 5 pictures of each, and every scale begins with the same noise. Measured are:
+Takes about ten minutes on one core. What is drawn stays in the folder `work`, so that a stopped run goes on with the
+next piece. 40 requests, 5 pictures of each, and every scale begins with the same noise. Measured are:
 
 - subject, color, both: in how many pictures the judge recognises the requested subject, how many have the requested
   background colour, how many both;
@@ -32,20 +32,26 @@ from sdlearn.pictures import image_grid, to_images, to_unit
 
 SCALES = (0.0, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0)
 REQUESTS, EACH = 40, 5
+PIECE = 25
 
 
-def drawn(model: StableDiffusion, captions: list[str], scale: float, work: Path) -> Tensor:
-    """The decoder's numbers at this scale, (B, 3, 64, 64), not clipped; from the folder `work` if they are there."""
-    file = work / f"{scale:g}.pt"
-    if not file.exists():
-        parts = []
-        with evaluating(model):
-            for first in range(0, len(captions), 50):
-                steps = model.sample(captions[first : first + 50], seed=first, guidance_scale=scale)
-                parts.append(model.decode_latents(model.autoencoder, last(steps)))
-        with atomic_write(file) as temporary:
-            torch.save(torch.cat(parts).half(), temporary)
-    return torch.load(file, weights_only=True).float()
+def draw_all(model: StableDiffusion, captions: list[str], scales: tuple[float, ...], work: Path) -> dict[float, Tensor]:
+    """The decoder's numbers at each scale, (B, 3, 64, 64), not clipped.
+
+    Pieces of 25 pictures are kept in the folder `work`; those that are there aren't drawn again.
+    """
+    pieces: dict[float, list[Tensor]] = {scale: [] for scale in scales}
+    for first in range(0, len(captions), PIECE):
+        for scale in scales:
+            file = work / f"{scale:g}_{first}.pt"
+            if not file.exists():
+                with evaluating(model):
+                    steps = model.sample(captions[first : first + PIECE], seed=first, guidance_scale=scale)
+                    raw = model.decode_latents(model.autoencoder, last(steps))
+                with atomic_write(file) as temporary:
+                    torch.save(raw.half(), temporary)
+            pieces[scale].append(torch.load(file, weights_only=True).float())
+    return {scale: torch.cat(parts) for scale, parts in pieces.items()}
 
 
 def measure(pictures: Tensor, asked: list[tuple[str, str, str]], judge: Judge, each: int) -> dict[str, float]:
@@ -73,8 +79,7 @@ def record(work: Path, target: Path, scales: tuple[float, ...], number: int, eac
     asked = [request for request in requests("test", number, seed=0) for _ in range(each)]
     captions = [caption(*request) for request in asked]
     rows, sheet = [], []
-    for scale in scales:
-        pictures = drawn(model, captions, scale, work)
+    for scale, pictures in draw_all(model, captions, scales, work).items():
         row = measure(pictures, asked, judge, each)
         rows.append({"scale": f"{scale:g}"} | {name: f"{value:.4f}" for name, value in row.items()})
         print(rows[-1])
@@ -86,9 +91,12 @@ def record(work: Path, target: Path, scales: tuple[float, ...], number: int, eac
         image_grid(sheet, columns=each).save(temporary, format="PNG", optimize=True)
 
 
-def main(work: Annotated[Path, typer.Option(help="Where pictures are kept.")] = Path("runs/guidance_scales")) -> None:
+def main(
+    work: Annotated[Path, typer.Option(help="Where pictures are kept.")] = Path("runs/guidance_scales"),
+    number: Annotated[int, typer.Option(help="How many requests.")] = REQUESTS,
+) -> None:
     """Make the recorded run."""
-    record(work, FOLDER / "guidance_scales", SCALES, REQUESTS, EACH, load_judge())
+    record(work, FOLDER / "guidance_scales", SCALES, number, EACH, load_judge())
 
 
 if __name__ == "__main__":
