@@ -16,8 +16,8 @@ def batches(generator: torch.Generator) -> Iterator[Case]:
     """Contexts (B, T, C), the empty one (T, C), a share, and a generator for the draws."""
     for i, (words, shape, share) in enumerate(
         (
-            ("one caption", (1, 4, 2), 0.7),
             ("as many captions as tokens and channels", (6, 6, 6), 0.4),
+            ("2 captions", (2, 4, 2), 0.7),
             ("9 captions, half of them lost", (9, 3, 5), 0.5),
             ("40 captions, one in ten lost", (40, 2, 3), 0.1),
             ("30 captions, most of them lost", (30, 1, 4), 0.8),
@@ -27,6 +27,9 @@ def batches(generator: torch.Generator) -> Iterator[Case]:
     ):
         context, empty = torch.randn(shape, generator=generator), torch.randn(shape[1:], generator=generator)
         yield Case(words, context, empty, share, torch.Generator().manual_seed(10 + i))
+    exactly = torch.rand(5, generator=torch.Generator().manual_seed(20))[2].item()
+    context, empty = torch.randn(5, 2, 3, generator=generator), torch.randn(2, 3, generator=generator)
+    yield Case("one number is exactly the share", context, empty, exactly, torch.Generator().manual_seed(20))
     context = torch.randn(12, 2, 3, generator=generator).double() + 1e-9
     empty = torch.randn(2, 3, generator=generator).double() + 1e-9
     yield Case("float64, which must be kept", context, empty, 0.25, torch.Generator().manual_seed(3))

@@ -12,6 +12,7 @@ HALVED = "return self.conv(x if self.symmetric else F.pad(x, (0, 1, 0, 1)))"
 LAYERS = "for mine, theirs in zip(features(one), features(other), strict=True):"
 JOINED = "return self.to_out[0](out.transpose(1, 2).flatten(2))"
 BACK = "x = previous.sqrt() * x0 + (1 - previous - sigma ** 2).clamp(min=0).sqrt() * epsilon"
+DOUBLED = "t = torch.cat([t, t]) if isinstance(t, Tensor) and t.ndim == 1 else t"
 
 SAME_NUMBER = "a tensor of one whole number is used as the number"
 OTHER_DEVICE = "it matters only where x is on another device than the generator"
@@ -113,5 +114,11 @@ SURVIVORS: dict[str, dict[str, list[str]]] = {
         "the list has one entry, which is the first and the last": changes(
             JOINED, ("to_out[0]", "to_out[0 - 1]"), ("to_out[0]", "to_out[-1]")
         ),
+    },
+    "10.guide": {
+        "a timestep is a number, or has one dimension": changes(DOUBLED, (" and t.ndim == 1", "")),
+    },
+    "10.rescaled": {
+        "where rescale is 0, the formula gives the same": changes("if rescale == 0:", ("== 0", "== -1")),
     },
 }

@@ -446,7 +446,7 @@ WRONG = {
         ("(B, 1) meets tokens and channels", one_dimension_short),
         ("in place", in_place),
         ("left out of the batch", left_out),
-        ("must be", a_fixed_number),
+        ("at index", a_fixed_number),
         ("the share is always 0.1", one_in_ten),
         ("the empty caption is added", added),
         ("it returns None", captions_not_returned),
