@@ -63,6 +63,7 @@ def measure(pictures: Tensor, asked: list[tuple[str, str, str]], judge: Judge, e
     colors = matches(background_colors(pixels), [color for _, color, _ in asked])
     groups = features.unflatten(0, (-1, each))  # (requests, each, F)
     return {
+        "pictures": len(pictures),
         "subject": subjects.mean(),
         "color": colors.mean(),
         "both": (subjects & colors).mean(),
@@ -81,11 +82,11 @@ def record(work: Path, target: Path, scales: tuple[float, ...], number: int, eac
     rows, sheet = [], []
     for scale, pictures in draw_all(model, captions, scales, work).items():
         row = measure(pictures, asked, judge, each)
-        rows.append({"scale": f"{scale:g}"} | {name: f"{value:.4f}" for name, value in row.items()})
+        rows.append({"scale": f"{scale:g}"} | {name: f"{value:.4g}" for name, value in row.items()})
         print(rows[-1])
         sheet += to_images(pictures[:each].clamp(-1, 1))
     real = measure(to_unit(as_tensor(scenes_of(asked, seed=0, turn=0))), asked, judge, each)
-    rows.append({"scale": ""} | {name: f"{value:.4f}" for name, value in real.items()})
+    rows.append({"scale": ""} | {name: f"{value:.4g}" for name, value in real.items()})
     write_rows(target.with_suffix(".csv"), rows)
     with atomic_write(target.with_suffix(".png")) as temporary:
         image_grid(sheet, columns=each).save(temporary, format="PNG", optimize=True)
