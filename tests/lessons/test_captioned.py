@@ -26,9 +26,9 @@ def test_points_know_their_moon() -> None:
 
 
 def test_the_network_reads_the_caption_and_goes_through_guidance() -> None:
-    network = randomize_(CaptionedMLP(16, 2), std=0.3).double()
-    x = torch.randn(3, 2, generator=seeded(1)).double()
-    upper, nothing = (encode_captions([text]).double().expand(3, -1, -1) for text in ("the upper moon", ""))
+    network = randomize_(CaptionedMLP(16, 2), std=0.3)
+    x = torch.randn(3, 2, generator=seeded(1))
+    upper, nothing = (encode_captions([text]).expand(3, -1, -1) for text in ("the upper moon", ""))
     with_words, without = network(x, 5, upper), network(x, 5, nothing)
     assert (with_words - without).abs().max() > 1e-3
     guided = guide(network, Condition(upper), Condition(nothing), 3.0)(x, 5)
