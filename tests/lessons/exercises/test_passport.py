@@ -45,7 +45,7 @@ class TestPassport:
                 source.run_source(kept).__name__ == mine.__name__ and passport.judge_source(exercise, kept) == CORRECT
             )
         assert passport.remembered() == ["00.combine", METHOD.id, MODULE.id, SAMPLER.id]
-        assert drawing.own_boxes(passport.remembered())["guidance"] == (1, 1)
+        assert drawing.own_boxes(passport.remembered())["guidance"] == (1, 5)  # 00.combine, and four of lesson 10
 
     def test_what_the_cell_needs_is_kept(self, registered: Path, capsys: pytest.CaptureFixture[str]) -> None:
         imports = "import math\nimport torch as T\nfrom torch import nn\nfrom sdlearn import Schedule as S\n"
