@@ -1,7 +1,11 @@
-"""Classifier-free guidance: the UNet's conditions, and how two of its predictions become one."""
+"""Classifier-free guidance: the UNet's conditions, and how two of its predictions become one.
+
+Source: "Classifier-Free Diffusion Guidance" (arXiv 2207.12598).
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +25,16 @@ class Condition:
     channels: Tensor | None = None
     class_labels: Tensor | None = None
     control: Callable[[Tensor, Any, Tensor], Any] | None = None
+
+
+def drop_captions(context: Tensor, empty: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """A batch of captions in which some are lost: each is replaced by the empty one with the probability `share`.
+
+    context: (B, T, C). empty: (T, C). A number between 0 and 1 is drawn for each caption, `torch.rand(B)` from the
+    generator; a caption is lost if its number is below `share`. (B, T, C) comes back.
+    """
+    lost = torch.rand(len(context), generator=generator) < share  # (B,)
+    return torch.where(lost[:, None, None], empty, context)  # (B, 1, 1), (T, C), (B, T, C) -> (B, T, C)
 
 
 def combine(unconditional: Tensor, conditional: Tensor, guidance_scale: float) -> Tensor:
@@ -59,30 +73,41 @@ def guide(
         raise ValueError(f"rescale = {rescale}, must be from 0 to 1")
     if guidance_scale != 1 and unconditional is None:
         raise ValueError(f"guidance_scale = {guidance_scale} needs an unconditional condition; only 1 works without")
-    told = condition if guidance_scale == 1 else join(unconditional, condition)
+    if guidance_scale == 1:
+        return partial(look, unet, condition)
+    both = join(unconditional, condition)
 
     def denoise(x: Tensor, t: int | float | Tensor) -> Tensor:
-        if guidance_scale != 1:  # both halves in one batch
-            x = torch.cat([x, x])  # (B, C, H, W) -> (2B, C, H, W)
-            t = torch.cat([t, t]) if isinstance(t, Tensor) and t.ndim == 1 else t
-        check_batch(told, x)
-        residuals = told.control(x, t, told.context) if told.control else None
-        if told.channels is not None:
-            x = torch.cat([x, told.channels.to(x)], dim=1)
-        prediction = unet(x, t, told.context, class_labels=told.class_labels, residuals=residuals)
-        if guidance_scale == 1:
-            return prediction
-        without, conditional = prediction.chunk(2)  # (2B, C, H, W) -> (B, C, H, W) twice
+        t = torch.cat([t, t]) if isinstance(t, Tensor) and t.ndim == 1 else t
+        without, conditional = look(unet, both, torch.cat([x, x]), t).chunk(2)  # (2B, C, H, W) -> (B, C, H, W) twice
         guided = combine(without, conditional, guidance_scale)
-        return guided if rescale == 0 else rescale * match_std(guided, conditional) + (1 - rescale) * guided
+        return rescale_std(guided, conditional, rescale)
 
     return denoise
 
 
-def match_std(guided: Tensor, conditional: Tensor) -> Tensor:
-    """`guided`, each image scaled to the standard deviation of `conditional` (Lin et al. 2023, equation 15)."""
+def look(unet: Callable[..., Tensor], condition: Condition, x: Tensor, t: int | float | Tensor) -> Tensor:
+    """One call of the UNet, with everything that the condition holds. (B, C, H, W) -> the same shape.
+
+    Raises ValueError when the condition is for another number of images than x has.
+    """
+    check_batch(condition, x)
+    residuals = condition.control(x, t, condition.context) if condition.control else None
+    if condition.channels is not None:
+        x = torch.cat([x, condition.channels.to(x)], dim=1)
+    return unet(x, t, condition.context, class_labels=condition.class_labels, residuals=residuals)
+
+
+def rescale_std(guided: Tensor, conditional: Tensor, rescale: float) -> Tensor:
+    """`guided`, each image's standard deviation brought back to that of `conditional`: part of the way, from 0 to 1.
+
+    (B, C, H, W), (B, C, H, W) -> (B, C, H, W). Lin et al. 2023, section 3.4, equations 15 and 16.
+    """
+    if rescale == 0:
+        return guided
     dims = tuple(range(1, guided.ndim))  # one standard deviation for each image
-    return guided * (conditional.std(dims, keepdim=True) / guided.std(dims, keepdim=True))
+    matched = guided * conditional.std(dims, keepdim=True) / guided.std(dims, keepdim=True)
+    return rescale * matched + (1 - rescale) * guided
 
 
 def check_batch(condition: Condition, x: Tensor) -> None:

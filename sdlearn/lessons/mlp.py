@@ -27,11 +27,11 @@ class DenoisingMLP(nn.Module):
         nn.init.zeros_(self.last.weight)  # the first prediction is 0: the mean of every target
         nn.init.zeros_(self.last.bias)
 
-    def forward(self, x: Tensor, t: int | Tensor) -> Tensor:
-        """x (B, D), t an int or a LongTensor (B,) -> prediction (B, D)."""
+    def forward(self, x: Tensor, t: int | Tensor, told: Tensor | float = 0.0) -> Tensor:
+        """x (B, D), t an int or a LongTensor (B,) -> prediction (B, D). told: (B, width) is added to the time."""
         t = torch.as_tensor(t, device=x.device).expand(len(x))
         time = self.time_embedding(timestep_embedding(t, self.first.out_features))  # (B, width)
         h = self.first(with_waves(x))  # (B, D) -> (B, 9D) -> (B, width)
         for layer in self.layers:
-            h = h + layer(F.silu(h + time))
+            h = h + layer(F.silu(h + time + told))
         return self.last(F.silu(h))

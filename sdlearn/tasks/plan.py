@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -145,20 +146,34 @@ def make_plan(
     pictures = None if picture is None else spread("pictures", read_pictures(picture, size), batch, len(prompts))
     hidden = None if mask is None else spread("masks", read_masks(mask, size), batch, len(prompts))
     latents = draw_latents(model, shape, generators, pictures, hidden, strength, asked.latents)
-    context = model.encode_prompt(prompts, asked.clip_skip)  # (prompts, T, C)
-    empty = model.encode_prompt(negatives, asked.clip_skip)
+    encode = partial(model.encode_prompt, clip_skip=asked.clip_skip)
+    condition, unconditional = make_conditions(encode, prompts, negatives, asked.count)
     return Plan(
         schedule=model.schedule,
         sampler=sampler,
         grid=grid,
         generators=generators,
-        condition=Condition(context.repeat_interleave(asked.count, dim=0)),  # (B, T, C)
-        unconditional=Condition(empty.repeat_interleave(batch // len(empty), dim=0)),
+        condition=condition,
+        unconditional=unconditional,
         guidance_scale=model.defaults.guidance_scale if asked.guidance_scale is None else asked.guidance_scale,
         rescale=asked.rescale,
         eta=asked.eta,
         **latents,
     )
+
+
+def make_conditions(
+    encode: Callable[[list[str]], Tensor], prompts: list[str], negatives: list[str], count: int
+) -> tuple[Condition, Condition]:
+    """What the UNet is told in the two halves of guidance: the prompts, and the negative prompts.
+
+    encode: N texts -> (N, T, C). prompts: P texts, for `count` pictures of each; those of one prompt are adjacent.
+    negatives: P texts, or one for all. Both conditions are for all B = P · count pictures, (B, T, C).
+    """
+    context, negative = encode(prompts), encode(negatives)  # (P, T, C), (P or 1, T, C)
+    context = context.repeat_interleave(count, dim=0)  # (P, T, C) -> (B, T, C)
+    negative = negative.repeat_interleave(len(context) // len(negative), dim=0)  # -> (B, T, C)
+    return Condition(context), Condition(negative)
 
 
 def draw_latents(

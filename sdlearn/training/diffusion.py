@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from sdlearn.config import check_counts
 from sdlearn.data import COLORS, SIZES, SUBJECTS, Scenes
 from sdlearn.data.scenes import DROP, JITTER
-from sdlearn.diffusion.guidance import Condition, guide
+from sdlearn.diffusion.guidance import Condition, drop_captions, guide
 from sdlearn.diffusion.samplers import draw_noise, get_sampler, last
 from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
 from sdlearn.files import atomic_write, write_json
@@ -184,11 +184,11 @@ class DiffusionTask:
         With epsilon it is, at the high noise levels that decide the background's colour.
         """
         generator = generator_for(self.seed, step)  # draws for the complete batch; these are some rows of it
-        index = torch.randint(len(self.pool.latents), (self.batch_size,), generator=generator)[rows]
+        index = torch.randint(len(self.pool.latents), (self.batch_size,), generator=generator)
         t = torch.randint(self.schedule.config.num_train_timesteps, (self.batch_size,), generator=generator)[rows]
-        told = (torch.rand(self.batch_size, generator=generator) >= self.dropout)[rows]  # the others see no caption
-        latents = self.pool.latents[index].float()  # (B, C, H, W)
-        context = self.pool.context[self.pool.caption[index] * told].float()  # (B, T, K); row 0 is the empty caption
+        context = self.pool.context[self.pool.caption[index]]  # (B, T, K)
+        context = drop_captions(context, self.pool.context[0], self.dropout, generator)[rows].float()
+        latents = self.pool.latents[index[rows]].float()  # (B, C, H, W)
         noise = torch.randn((self.batch_size, *latents.shape[1:]), generator=generator)[rows]
         device = next(unet.parameters()).device
         latents, noise, t, context = (value.to(device) for value in (latents, noise, t, context))

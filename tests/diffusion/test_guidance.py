@@ -5,7 +5,7 @@ import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 from torch import Tensor
 
-from sdlearn.diffusion.guidance import Condition, guide
+from sdlearn.diffusion.guidance import Condition, drop_captions, guide, rescale_std
 from sdlearn.lessons.check import assert_parity
 
 
@@ -135,3 +135,29 @@ def test_own_combine_is_called_with_both_halves(setting):
     text, empty = unet(x, 501, conditional.context), unet(x, 501, unconditional.context)
     guided = guide(unet, conditional, unconditional, 3.0, combine=lambda u, c, scale: u - scale * c)(x, 501)
     assert_parity("own combine", guided, empty - 3.0 * text)
+
+
+@pytest.mark.parametrize("rescale", [0.0, 0.3, 1.0])
+def test_rescaling_equals_diffusers_forward_and_backward(rescale):
+    ours, theirs = ([normal(3, 4, 5, 2, seed=i).mul(i + 1).requires_grad_() for i in (0, 1)] for _ in range(2))
+    found, expected = rescale_std(*ours, rescale), rescale_noise_cfg(*theirs, guidance_rescale=rescale)
+    assert_parity("rescaled", found, expected, against="rescale_noise_cfg")
+    weights = normal(3, 4, 5, 2, seed=7)
+    for result in (found, expected):
+        (result * weights).sum().backward()
+    for mine, other in zip(ours, theirs, strict=True):
+        reference = torch.zeros_like(mine) if other.grad is None else other.grad
+        assert_parity("gradient", torch.zeros_like(mine) if mine.grad is None else mine.grad, reference)
+
+
+def test_lost_captions_are_a_function_of_the_generator():
+    context, empty = normal(2000, 3, 2, seed=1), normal(3, 2, seed=2)
+    kept = context.clone()
+    found = drop_captions(context, empty, 0.1, torch.Generator().manual_seed(0))
+    lost = (found == empty).all(dim=(1, 2))
+    assert torch.equal(context, kept) and torch.equal(found[~lost], context[~lost])
+    assert 0.07 < lost.double().mean() < 0.13
+    numbers = torch.rand(2000, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(lost, numbers < 0.1)
+    for share, expected in ((0.0, context), (1.0, empty.expand_as(context))):
+        assert torch.equal(drop_captions(context, empty, share, torch.Generator()), expected)

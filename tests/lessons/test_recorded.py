@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 
+from sdlearn import last
 from sdlearn.data import SUBJECTS, Scenes
 from sdlearn.evaluation.judge import Judge, JudgeConfig
 from sdlearn.lessons.recorded import (
@@ -13,6 +14,7 @@ from sdlearn.lessons.recorded import (
     contrastive,
     epsilon_or_v,
     first_stage,
+    guidance_scales,
     kl_weights,
     pixels_or_latents,
     read_picture,
@@ -147,3 +149,20 @@ def test_the_contrastive_run_still_runs(tmp_path) -> None:
     contrastive.record(tmp_path / "short", steps=4, every=2, scenes=3)
     head, *rows = (tmp_path / "short.csv").read_text().splitlines()
     assert head == "step,loss,subject,color" and [row.split(",")[0] for row in rows] == ["2", "4"]
+
+
+def test_the_stored_scales_are_what_their_recipe_says() -> None:
+    *rows, scenes = read_rows("guidance_scales")
+    assert [float(row["scale"]) for row in rows] == list(guidance_scales.SCALES) and not scenes["scale"]
+    assert all(0 <= float(row[score]) <= 1 for row in rows for score in ("subject", "color", "both", "clipped"))
+    assert read_pictures("guidance_scales").shape == (len(rows), guidance_scales.EACH, 3, 64, 64)
+
+
+def test_scales_go_on_with_those_that_are_missing(tmp_path, monkeypatch) -> None:
+    judge, drawn = Judge(JudgeConfig()).eval(), []
+    monkeypatch.setattr(guidance_scales, "last", lambda steps: drawn.append(1) or last(steps))
+    guidance_scales.record(tmp_path / "work", tmp_path / "run", (0.0,), 2, 2, judge)
+    guidance_scales.record(tmp_path / "work", tmp_path / "run", (0.0, 1.0), 2, 2, judge)
+    lines = (tmp_path / "run.csv").read_text().splitlines()
+    assert len(drawn) == 2 and [line.split(",")[0] for line in lines] == ["scale", "0", "1", ""]
+    assert (tmp_path / "run.png").stat().st_size > 1000

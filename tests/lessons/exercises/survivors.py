@@ -15,6 +15,7 @@ BOUND = "bound = tolerance * max(1.0, reference.abs().max().item())"
 FARTHEST = "if not (mine - reference).abs().max().item() <= bound:"
 JOINED = "return self.to_out[0](out.transpose(1, 2).flatten(2))"
 BACK = "x = previous.sqrt() * x0 + (1 - previous - sigma ** 2).clamp(min=0).sqrt() * epsilon"
+DOUBLED = "t = torch.cat([t, t]) if isinstance(t, Tensor) and t.ndim == 1 else t"
 
 SAME_NUMBER = "a tensor of one whole number is used as the number"
 OTHER_DEVICE = "it matters only where x is on another device than the generator"
@@ -137,5 +138,11 @@ SURVIVORS: dict[str, dict[str, list[str]]] = {
         "the larger of two is the same in either order": changes(
             BOUND, ("max(1.0, reference.abs().max().item())", "max(reference.abs().max().item(), 1.0)")
         ),
+    },
+    "10.guide": {
+        "a timestep is a number, or has one dimension": changes(DOUBLED, (" and t.ndim == 1", "")),
+    },
+    "10.rescaled": {
+        "where rescale is 0, the formula gives the same": changes("if rescale == 0:", ("== 0", "== -1")),
     },
 }

@@ -4,7 +4,7 @@ import pytest
 import torch
 from examples import METHOD
 
-from sdlearn.diffusion.guidance import combine
+from sdlearn.diffusion.guidance import Condition, combine, guide
 from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
 from sdlearn.lessons import exercises as ex
 from sdlearn.lessons.exercises.hints import Bug, Prediction, read_hints
@@ -57,6 +57,16 @@ class TestPart:
         right = DownBlock.forward(block, *inputs)[1]
         assert x.dtype == torch.float32 and len(skips) == len(right)
         assert all(torch.allclose(one, other) for one, other in zip(skips, right, strict=True))
+
+    def test_a_function_that_it_makes_returns_tensors(self) -> None:
+        def with_numbers(unet, condition, unconditional, guidance_scale, rescale=0.0, *, combine=combine):  # type: ignore[no-untyped-def]
+            denoise = guide(unet, condition, unconditional, guidance_scale, rescale, combine=combine)
+            return lambda x, t: denoise(x, t).double().numpy()
+
+        ex.check("10.guide", with_numbers)
+        told = Condition(torch.randn(2, 3, 4))
+        drawn = ex.part("10.guide")(lambda x, t, *_, **__: x + t, told, told, 2.0)(torch.zeros(2, 3, 4, 4), 5)
+        assert torch.equal(drawn, torch.full((2, 3, 4, 4), 5.0)) and drawn.dtype == torch.float32
 
     def test_a_number_becomes_a_tensor(self) -> None:
         ex.check("01.snr", lambda schedule, t: (schedule.alphas_cumprod / (1 - schedule.alphas_cumprod))[t].numpy())

@@ -47,7 +47,7 @@ class TestPassport:
                 source.run_source(kept).__name__ == mine.__name__ and passport.judge_source(exercise, kept) == CORRECT
             )
         assert passport.remembered() == ["00.combine", METHOD.id, MODULE.id, SAMPLER.id]
-        assert drawing.own_boxes(passport.remembered())["guidance"] == (1, 1)
+        assert drawing.own_boxes(passport.remembered())["guidance"] == (1, 5)  # 00.combine, and four of lesson 10
 
     def test_own_parts(self, registered: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """Those of this session and of earlier ones, for `load`; what was edited since, or fails, is left out."""
