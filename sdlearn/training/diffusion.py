@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -130,13 +129,16 @@ def fingerprint(
     autoencoder: Autoencoder,
     text_encoder: TextEncoder,
     tokenizer: Tokenizer,
-    pictures: Scenes | ImageFolder,
+    pictures: ImageFolder | None,
     size: int,
     seed: int,
 ) -> str:
-    """A checksum of everything that a pool depends on: networks, words, pictures. It is stored with the pool."""
+    """A checksum of everything that a pool depends on: networks, words, pictures. It is stored with the pool.
+
+    pictures: the user's own; None for scenes.
+    """
     described = [size, seed, SUBJECTS, COLORS, SIZES, JITTER, DROP]
-    if isinstance(pictures, ImageFolder):
+    if pictures is not None:
         described = [seed, *([one.caption, hashlib.sha256(one.image.numpy()).hexdigest()] for one in pictures)]
     configs = [autoencoder.config.to_dict(), text_encoder.config.to_dict(), tokenizer.merges]
     weights = [checksum(network) for network in (autoencoder.encoder, autoencoder.quant_conv, text_encoder)]
@@ -202,23 +204,23 @@ class DiffusionTask:
             self.unet = UNet(recipe.model, attention=OpenAttention)
             nn.init.zeros_(self.unet.conv_out.weight)  # the first prediction is 0: the mean of every target
         self.network = self.unet
-        pictures, size = Scenes(self.seed), recipe.data.pool_size
-        if recipe.data.folder is not None:
-            pictures = ImageFolder(recipe.data.folder, self.unet.config.sample_size * self.autoencoder.config.factor)
-            size = len(pictures)
-        made_from = self.autoencoder, self.text_encoder, self.tokenizer, pictures, size, self.seed
-        source = fingerprint(*made_from)
-        self.pool = self.load_pool(folder / "pool.safetensors", source, *made_from)
+        side = self.unet.config.sample_size * self.autoencoder.config.factor  # pixels
+        self.pictures = ImageFolder(recipe.data.folder, side) if recipe.data.folder else None
+        size = len(self.pictures) if self.pictures else recipe.data.pool_size
+        networks = self.autoencoder, self.text_encoder, self.tokenizer
+        source = fingerprint(*networks, self.pictures, size, self.seed)
+        self.pool = self.load_pool(folder / "pool.safetensors", size, source)
         self.settings = {name: asdict(getattr(recipe, name)) for name in ("schedule", "data")}
         self.settings |= {"model": asdict(self.unet.config), "checksum of the pool": source[:12]}
         if recipe.model is None:
             self.settings |= {"checksum of init": checksum(self.unet)[:12]}
 
-    def load_pool(self, file: Path, source: str, *made_from: Any) -> Pool:
+    def load_pool(self, file: Path, size: int, source: str) -> Pool:
         """Read the stored latents. If there are none from this source, one process makes them; the others wait."""
         with processes().main_process_first():
             if not fits(file, source):
-                pool = make_pool(*made_from)
+                networks = self.autoencoder, self.text_encoder, self.tokenizer
+                pool = make_pool(*networks, self.pictures or Scenes(self.seed), size, self.seed)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 with atomic_write(file) as temporary:
                     save_file(vars(pool), temporary, {"source": source})

@@ -1,4 +1,4 @@
-"""The ideal denoiser against the mean that follows from the exact score of the noisy examples, a mixture of Gaussians."""
+"""The ideal denoiser against the mean that follows from the score of a mixture of Gaussians, one for each example."""
 
 import pytest
 import torch
