@@ -19,8 +19,12 @@ def reader(x: Tensor, t: Tensor, context: Tensor) -> Tensor:
 
     Raises TypeError if it gets anything else.
     """
-    if not isinstance(t, Tensor) or t.ndim != 1 or x.ndim != 4 or not isinstance(context, Tensor) or context.ndim != 3:
-        raise TypeError("unet takes x, one t for each picture, and the context: unet(x, t, context)")
+    for name, value, dimensions in (("x", x, 4), ("t", t, 1), ("context", context, 3)):
+        if not isinstance(value, Tensor) or value.ndim != dimensions:
+            shape = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise TypeError(
+                f"unet(x, t, context) takes x (B, C, H, W), t (B,), context (B, T, K), but {name} is {shape}"
+            )
     place = torch.arange(1, context[0].numel() + 1).view(context.shape[1:]).sin().to(context)
     said = (context.cos() * place).sum((1, 2))  # (B,): the order of the tokens matters
     return torch.sin(2 * x + (t / 300 + said).to(x).view(-1, 1, 1, 1))
@@ -98,7 +102,7 @@ def averages(generator: torch.Generator) -> Iterator[Case]:
         (((3, 2),), 0.5, 5000, torch.float32),
         (((2,), (2, 5)), 0.0, 3, torch.float32),
         (((1, 7), (3,)), 0.99, 100, torch.float64),
-        (((2, 3), (), (4,)), 0.999, 100_000, torch.float64),
+        (((2, 3), (), (4,)), 0.999, 1_000_000, torch.float64),
     ):
         lists = [[torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes] for _ in range(2)]
         words = f"{len(shapes)} parameter{'s' * (len(shapes) > 1)}, decay = {decay}, {step} steps before"
@@ -118,9 +122,9 @@ def memories(generator: torch.Generator) -> Iterator[Case]:
     yield Case("as many examples as noisy ones, t = 600", random(4, 5), 600, random(4, 5), plain)
     yield Case("nearly pure noise, t = 999", 2 * random(2, 3, 1), 999, 3 * random(6, 3, 1), plain)
     yield Case("a single example, t = 300", random(2, 4), 300, random(1, 4), plain)
-    examples = random(7, 4, 8, 6)
-    x = plain.add_noise(examples[[5, 0]], random(2, 4, 8, 6), torch.tensor([20, 350]))
-    yield Case("192 numbers each, t = [20, 350]", x, torch.tensor([20, 350]), examples, plain)
+    examples = random(7, 4, 8, 13)
+    x = plain.add_noise(examples[[5, 0]], random(2, 4, 8, 13), torch.tensor([20, 350]))
+    yield Case("416 numbers each, t = [20, 350]", x, torch.tensor([20, 350]), examples, plain)
     yield Case("far from all examples, t = 0", 30 * random(1, 3, 4), 0, random(3, 3, 4), plain)
     near = random(1, 2, 3).double() + 0.2 * random(6, 2, 3).double()
     yield Case("much alike, in float64, t = 100", near[:2] + 0.1, 100, near, plain)
