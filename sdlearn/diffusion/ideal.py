@@ -19,7 +19,7 @@ def ideal_denoiser(x: Tensor, t: int | Tensor, examples: Tensor, schedule: Sched
     x (B, ...), t an int or a LongTensor (B,), examples (N, ...) -> (B, ...). Where they have
     many numbers, the weights are nearly 0 and 1, and their exponentials fit into no float.
     """
-    signal_rate, noise_rate = (rate.to(x).view(-1, 1) for rate in schedule.rates(t, x))  # (B, 1)
+    signal_rate, noise_rate = (rate.to(x).view(-1, 1) for rate in schedule.rates(t, x))
     flat, known = x.flatten(1), examples.flatten(1)  # (B, D), (N, D)
     # of |x - s e|² only what differs between the examples: the rest cancels in the softmax
     logits = signal_rate * (flat @ known.T) - signal_rate**2 * known.square().sum(1) / 2  # (B, N)
