@@ -21,13 +21,13 @@ def reader(x: Tensor, t: Tensor, context: Tensor) -> Tensor:
     """
     for name, value, dimensions in (("x", x, 4), ("t", t, 1), ("context", context, 3)):
         if not isinstance(value, Tensor) or value.ndim != dimensions:
-            shape = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            shape = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else "missing, or no tensor"
             raise TypeError(
                 f"unet(x, t, context) takes x (B, C, H, W), t (B,), context (B, T, K), but {name} is {shape}"
             )
     place = torch.arange(1, context[0].numel() + 1).view(context.shape[1:]).sin().to(context)
     said = (context.cos() * place).sum((1, 2))  # (B,): the order of the tokens matters
-    return torch.sin(2 * x + (t / 300 + said).to(x).view(-1, 1, 1, 1))
+    return 2 * torch.sin(2 * x + (t / 300 + said).to(x).view(-1, 1, 1, 1))
 
 
 def captioned(generator: torch.Generator) -> Iterator[Case]:
@@ -61,7 +61,7 @@ def loss_of_unet(
     """The loss of a UNet with a weight. Raises TypeError or ValueError if the weight can't learn from it."""
 
     def with_context(scaled: Callable[[Tensor, Tensor], Tensor], latents: Tensor, *others: Any) -> Tensor:
-        return part(lambda x, t, context: unet(scaled(x, t), t, context), latents, context, *others)
+        return part(lambda x, t, context=None: unet(scaled(x, t), t, context), latents, context, *others)
 
     return loss_to_learn_from(with_context, lambda x, t: x, latents, noise, t, schedule)
 
