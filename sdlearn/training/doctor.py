@@ -111,7 +111,9 @@ def no_gradient(run: Run) -> str | None:
 def gaps(run: Run) -> str | None:
     """Rows that are missing: at the beginning, in between, or at the end."""
     every = np.diff(run.step)
-    usual = float(np.median(every)) if len(every) else float(run.settings.get("training.log_every", run.step[0]))
+    if len(every) < 3:  # then what is usual isn't known
+        return None
+    usual = np.median(every)
     if run.step[0] > 2 * usual:
         return f"The log begins at step {run.step[0]}: what was before that is missing."
     wide = np.flatnonzero(every > 3 * usual)
