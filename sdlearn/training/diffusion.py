@@ -111,11 +111,12 @@ def make_pool(
     pictures: Scenes | ImageFolder,
     size: int,
     seed: int,
+    progress: bool = True,
 ) -> Pool:
-    """Encode the first `size` pictures, and each different caption once."""
+    """Encode the first `size` pictures, and each different caption once. `progress` shows a bar."""
     rows: dict[str, int] = {"": 0}
     latents, captions = [], []
-    for first in tqdm(range(0, size, 64), desc="encoding pictures", leave=False):
+    for first in tqdm(range(0, size, 64), desc="encoding pictures", leave=False, disable=not progress):
         batch = [pictures[index] for index in range(first, min(size, first + 64))]
         images = to_unit(torch.stack([one.image for one in batch]))
         latents.append(encode_pictures(autoencoder, images, generator_for(seed, first, purpose=1)).half())
@@ -182,12 +183,13 @@ class DiffusionTask:
     """The UNet on pictures, with a trained autoencoder and text encoder that stay as they are.
 
     The recipe's `[parts]` names the folders that hold them. The UNet is new, as `[model]` says, or that of the folder
-    `init`, trained further. The encoded pictures are stored in `folder`.
+    `init`, trained further. The encoded pictures are stored in `folder`; `progress` shows a bar while they are encoded.
     """
 
     latent_loss = staticmethod(latent_loss)
 
-    def __init__(self, recipe: DiffusionRecipe, folder: Path) -> None:
+    def __init__(self, recipe: DiffusionRecipe, folder: Path, progress: bool = True) -> None:
+        self.progress = progress
         self.seed, self.batch_size = recipe.training.seed, recipe.training.batch_size
         self.dropout, parts = recipe.data.caption_dropout, recipe.parts
         self.tokenizer = Tokenizer.from_folder(Path(parts.clip) / "tokenizer")
@@ -220,7 +222,7 @@ class DiffusionTask:
         with processes().main_process_first():
             if not fits(file, source):
                 networks = self.autoencoder, self.text_encoder, self.tokenizer
-                pool = make_pool(*networks, self.pictures or Scenes(self.seed), size, self.seed)
+                pool = make_pool(*networks, self.pictures or Scenes(self.seed), size, self.seed, self.progress)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 with atomic_write(file) as temporary:
                     save_file(vars(pool), temporary, {"source": source})
