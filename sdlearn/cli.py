@@ -391,6 +391,19 @@ def train(
 
 
 @app.command()
+def doctor(
+    run: Annotated[Path, typer.Argument(help="The folder of a training run, finished or not; or its log.csv alone.")],
+) -> None:
+    """Say in sentences what a training run's log shows: is it healthy, how far is it, how long will it take?
+
+    Lines that begin with "!" are about what looks wrong.
+    """
+    from sdlearn.training.doctor import examine
+
+    print(*examine(run), sep="\n")
+
+
+@app.command()
 def assemble(
     run: Annotated[Path, typer.Argument(help="A folder with the finished runs clip, autoencoder and diffusion.")],
     output: Annotated[Path, typer.Option(help="The model folder to write.")],

@@ -570,9 +570,11 @@ RECIPE_ROWS = [
     Bad(
         "key of data",
         lambda m: changed(DiffusionRecipe, "data", pool=1),
-        "data: pool = 1 is unknown; accepted: pool_size",
+        "data: pool = 1 is unknown; accepted: caption_dropout, pool_size, folder",
     ),
     Bad("no scenes", lambda m: changed(DiffusionRecipe, "data", pool_size=0), "data: pool_size = 0 .*above 0"),
+    Bad("no pictures", lambda m: changed(DiffusionRecipe, "data", pool_size=None), "either pool_size or folder"),
+    Bad("scenes and a folder", lambda m: changed(DiffusionRecipe, "data", folder="a"), "either pool_size or folder"),
     Bad(
         "dropout 2",
         lambda m: changed(DiffusionRecipe, "data", caption_dropout=2),

@@ -89,7 +89,7 @@ def test_help_does_not_import_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["generate"], ["demo"], ["info"], ["train"], ["assemble"], ["evaluate"], ["passport"]]
+    "command", [[], ["generate"], ["demo"], ["info"], ["train"], ["doctor"], ["assemble"], ["evaluate"], ["passport"]]
 )
 def test_help(run: Run, command: list[str]) -> None:
     assert "Usage: " in run(*command, "--help")
@@ -420,6 +420,18 @@ class TestTrain:
             monkeypatch.delattr(sdlearn.training, name, raising=False)
         monkeypatch.setitem(sys.modules, "accelerate", None)
         assert "pip install 'sdlearn[train]'" in run.fails("train", "clip", "--recipe", "a.toml", "--output", "runs/a")
+
+
+def test_doctor(run: Run) -> None:
+    Path("a.toml").write_text(RECIPE)
+    run("train", "autoencoder", "--recipe", "a.toml", "--output", "runs/a")
+    out = run("doctor", "runs/a")
+    assert "The run is complete: all 2 steps.\n" in out and out.endswith(
+        "look at what it draws: runs/a/samples/0000002.png.\n"
+    )
+    assert "nowhere" in run.fails("doctor", "nowhere")
+    Path("runs/a/log.csv").write_text("")
+    assert "is empty" in run.fails("doctor", "runs/a")
 
 
 def test_assemble(run: Run, tiny_folder: Path) -> None:

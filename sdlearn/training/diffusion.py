@@ -3,6 +3,7 @@
 import hashlib
 import json
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from sdlearn.config import check_counts
-from sdlearn.data import COLORS, SIZES, SUBJECTS, Scenes
+from sdlearn.data import COLORS, SIZES, SUBJECTS, ImageFolder, Scenes
 from sdlearn.data.scenes import DROP, JITTER
 from sdlearn.diffusion.guidance import Condition, drop_captions, guide
 from sdlearn.diffusion.samplers import draw_noise, get_sampler, last
@@ -60,13 +61,20 @@ class DiffusionParts:
 
 @dataclass(frozen=True)
 class DiffusionData:
-    """The `[data]` table: how many scenes there are, and what fraction of them loses its caption."""
+    """The `[data]` table: what fraction of the pictures loses its caption, and which pictures there are.
 
-    pool_size: int
+    They are either the first `pool_size` scenes, or those in `folder`, the user's own, as `ImageFolder` reads them.
+    """
+
     caption_dropout: float
+    pool_size: int | None = None
+    folder: str | None = None
 
     def __post_init__(self) -> None:
-        check_counts(self, "pool_size")
+        if (self.pool_size is None) == (self.folder is None):
+            raise ValueError("there must be either pool_size or folder")
+        if self.pool_size is not None:
+            check_counts(self, "pool_size")
         if not 0 <= self.caption_dropout <= 1:
             raise ValueError(f"caption_dropout must be from 0 to 1, not {self.caption_dropout}")
 
@@ -88,36 +96,54 @@ class DiffusionRecipe:
 
 @dataclass(frozen=True)
 class Pool:
-    """Scenes that were encoded once, so that no training step waits for the autoencoder or the text encoder."""
+    """Pictures that were encoded once, so that no training step waits for the autoencoder or the text encoder."""
 
     latents: Tensor  # (N, C, H, W) float16, scaled to unit standard deviation
-    caption: Tensor  # (N,) which row of `context` belongs to a scene
+    caption: Tensor  # (N,) which row of `context` belongs to a picture
     context: Tensor  # (captions, T, C) float16; row 0 is the empty caption
 
 
 @torch.no_grad()
 def make_pool(
-    autoencoder: Autoencoder, text_encoder: TextEncoder, tokenizer: Tokenizer, scenes: Scenes, size: int, seed: int
+    autoencoder: Autoencoder,
+    text_encoder: TextEncoder,
+    tokenizer: Tokenizer,
+    pictures: Scenes | ImageFolder,
+    size: int,
+    seed: int,
+    progress: bool = True,
 ) -> Pool:
-    """Encode the first `size` scenes, and each different caption once."""
+    """Encode the first `size` pictures, and each different caption once. `progress` shows a bar."""
     rows: dict[str, int] = {"": 0}
     latents, captions = [], []
-    for first in tqdm(range(0, size, 64), desc="encoding scenes", leave=False):
-        batch = [scenes[index] for index in range(first, min(size, first + 64))]
-        pictures = to_unit(torch.stack([scene.image for scene in batch]))
-        latents.append(encode_pictures(autoencoder, pictures, generator_for(seed, first, purpose=1)).half())
-        captions += [rows.setdefault(scene.caption, len(rows)) for scene in batch]
+    for first in tqdm(range(0, size, 64), desc="encoding pictures", leave=False, disable=not progress):
+        batch = [pictures[index] for index in range(first, min(size, first + 64))]
+        images = to_unit(torch.stack([one.image for one in batch]))
+        latents.append(encode_pictures(autoencoder, images, generator_for(seed, first, purpose=1)).half())
+        captions += [rows.setdefault(one.caption, len(rows)) for one in batch]
     texts = list(rows)
     context = [text_encoder(tokenizer(texts[first : first + 256])).half() for first in range(0, len(texts), 256)]
     return Pool(torch.cat(latents), torch.tensor(captions), torch.cat(context))
 
 
-def fingerprint(autoencoder: Autoencoder, text_encoder: TextEncoder, tokenizer: Tokenizer, size: int, seed: int) -> str:
-    """A checksum of everything that a pool depends on: networks, words, scenes. It is stored with the pool."""
-    scenes = [size, seed, SUBJECTS, COLORS, SIZES, JITTER, DROP]
+def fingerprint(
+    autoencoder: Autoencoder,
+    text_encoder: TextEncoder,
+    tokenizer: Tokenizer,
+    pictures: ImageFolder | None,
+    size: int,
+    seed: int,
+) -> str:
+    """A checksum of everything that a pool depends on: networks, words, pictures. It is stored with the pool.
+
+    pictures: the user's own; None for scenes.
+    """
+    described = [size, seed, SUBJECTS, COLORS, SIZES, JITTER, DROP]
+    if pictures is not None:
+        described = [seed, *([one.caption, hashlib.sha256(one.image.numpy()).hexdigest()] for one in pictures)]
     configs = [autoencoder.config.to_dict(), text_encoder.config.to_dict(), tokenizer.merges]
     weights = [checksum(network) for network in (autoencoder.encoder, autoencoder.quant_conv, text_encoder)]
-    return hashlib.sha256(json.dumps(scenes + configs + weights).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(described + configs + weights).encode()).hexdigest()
 
 
 def fits(file: Path, source: str) -> bool:
@@ -131,18 +157,39 @@ def fits(file: Path, source: str) -> bool:
         warnings.warn(f"{file} is damaged ({error}); it is rebuilt", stacklevel=2)
         return False
     if stored != source:
-        warnings.warn(f"{file} was made from other networks, scenes or settings; it is rebuilt", stacklevel=2)
+        warnings.warn(f"{file} was made from other networks, pictures or settings; it is rebuilt", stacklevel=2)
     return stored == source
 
 
+def latent_loss(
+    unet: Callable[[Tensor, Tensor, Tensor], Tensor],
+    latents: Tensor,
+    context: Tensor,
+    noise: Tensor,
+    t: Tensor,
+    schedule: Schedule,
+) -> Tensor:
+    """The mean of (target - prediction)², which a UNet learns with. DDPM, eq. 14, in latents.
+
+    latents and noise (B, C, H, W), t a LongTensor (B,). context (B, T, K): the captions, as
+    the text encoder reads them. unet(x, t, context) returns the prediction (B, C, H, W).
+    """
+    x = schedule.add_noise(latents, noise, t)
+    target = schedule.target(latents, noise, t)  # the noise, x_0 or v
+    return (unet(x, t, context) - target).square().mean()
+
+
 class DiffusionTask:
-    """The UNet on scenes, with a trained autoencoder and text encoder that stay as they are.
+    """The UNet on pictures, with a trained autoencoder and text encoder that stay as they are.
 
     The recipe's `[parts]` names the folders that hold them. The UNet is new, as `[model]` says, or that of the folder
-    `init`, trained further. The encoded scenes are stored in `folder`.
+    `init`, trained further. The encoded pictures are stored in `folder`; `progress` shows a bar while they are encoded.
     """
 
-    def __init__(self, recipe: DiffusionRecipe, folder: Path) -> None:
+    latent_loss = staticmethod(latent_loss)
+
+    def __init__(self, recipe: DiffusionRecipe, folder: Path, progress: bool = True) -> None:
+        self.progress = progress
         self.seed, self.batch_size = recipe.training.seed, recipe.training.batch_size
         self.dropout, parts = recipe.data.caption_dropout, recipe.parts
         self.tokenizer = Tokenizer.from_folder(Path(parts.clip) / "tokenizer")
@@ -159,8 +206,12 @@ class DiffusionTask:
             self.unet = UNet(recipe.model, attention=OpenAttention)
             nn.init.zeros_(self.unet.conv_out.weight)  # the first prediction is 0: the mean of every target
         self.network = self.unet
-        source = fingerprint(self.autoencoder, self.text_encoder, self.tokenizer, recipe.data.pool_size, self.seed)
-        self.pool = self.load_pool(folder / "pool.safetensors", recipe.data.pool_size, source)
+        side = self.unet.config.sample_size * self.autoencoder.config.factor  # pixels
+        self.pictures = ImageFolder(recipe.data.folder, side) if recipe.data.folder else None
+        size = len(self.pictures) if self.pictures else recipe.data.pool_size
+        networks = self.autoencoder, self.text_encoder, self.tokenizer
+        source = fingerprint(*networks, self.pictures, size, self.seed)
+        self.pool = self.load_pool(folder / "pool.safetensors", size, source)
         self.settings = {name: asdict(getattr(recipe, name)) for name in ("schedule", "data")}
         self.settings |= {"model": asdict(self.unet.config), "checksum of the pool": source[:12]}
         if recipe.model is None:
@@ -171,7 +222,7 @@ class DiffusionTask:
         with processes().main_process_first():
             if not fits(file, source):
                 networks = self.autoencoder, self.text_encoder, self.tokenizer
-                pool = make_pool(*networks, Scenes(self.seed), size, self.seed)
+                pool = make_pool(*networks, self.pictures or Scenes(self.seed), size, self.seed, self.progress)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 with atomic_write(file) as temporary:
                     save_file(vars(pool), temporary, {"source": source})
@@ -192,11 +243,7 @@ class DiffusionTask:
         noise = torch.randn((self.batch_size, *latents.shape[1:]), generator=generator)[rows]
         device = next(unet.parameters()).device
         latents, noise, t, context = (value.to(device) for value in (latents, noise, t, context))
-
-        x = self.schedule.add_noise(latents, noise, t)  # (B, C, H, W)
-        prediction = unet(x, t, context)
-        target = self.schedule.target(latents, noise, t)  # the noise, or v
-        return (prediction - target).square().mean(), {}
+        return self.latent_loss(unet, latents, context, noise, t, self.schedule), {}
 
     def samples(self) -> Tensor:
         device = next(self.unet.parameters()).device

@@ -194,6 +194,16 @@ class State:
         self.step = values["step"]
 
 
+def moving_average(average: list[Tensor], parameters: list[Tensor], decay: float, step: int) -> list[Tensor]:
+    """The average after one more step: `decay` of what it was, and the rest of the parameters as they are now.
+
+    step: steps done before this one: 0, 1, ... At first everything changes fast, and the memory
+    is short: the decay is at most (1 + step) / (10 + step).
+    """
+    decay = min(decay, (1 + step) / (10 + step))
+    return [decay * old + (1 - decay) * new for old, new in zip(average, parameters, strict=True)]
+
+
 class Ema:
     """An exponential moving average of parameters, which give better samples than those of the last step."""
 
@@ -201,9 +211,9 @@ class Ema:
         self.parameters, self.decay = parameters, decay
         self.average = [parameter.detach().clone() for parameter in parameters]
 
+    @torch.no_grad()
     def update(self, step: int) -> None:
-        decay = min(self.decay, (1 + step) / (10 + step))  # short memory while everything still changes fast
-        torch._foreach_lerp_(self.average, [parameter.detach() for parameter in self.parameters], 1 - decay)
+        torch._foreach_copy_(self.average, moving_average(self.average, self.parameters, self.decay, step))
 
     @contextmanager
     def applied(self) -> Iterator[None]:

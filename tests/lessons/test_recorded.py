@@ -8,6 +8,7 @@ import torch
 
 from sdlearn import last
 from sdlearn.data import SUBJECTS, Scenes
+from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
 from sdlearn.evaluation.judge import Judge, JudgeConfig
 from sdlearn.lessons.recorded import (
     FOLDER,
@@ -20,9 +21,11 @@ from sdlearn.lessons.recorded import (
     read_picture,
     read_pictures,
     read_rows,
+    through_training,
 )
 from sdlearn.pictures import to_unit
 from sdlearn.training import autoencoder
+from sdlearn.training.diffusion import Pool
 from sdlearn.training.first_stage import PERCEPTUAL, PerceptualFeatures, load_features
 
 KINDS = ("epsilon", "v_prediction")
@@ -166,3 +169,99 @@ def test_scales_go_on_with_those_that_are_missing(tmp_path, monkeypatch) -> None
     lines = (tmp_path / "run.csv").read_text().splitlines()
     assert len(drawn) == 2 and [line.split(",")[0] for line in lines] == ["scale", "0", "1", ""]
     assert (tmp_path / "run.png").stat().st_size > 1000
+
+
+@pytest.mark.skipif(not (FOLDER / "through_training_log.csv").exists(), reason="not recorded yet")
+def test_the_run_through_training_is_what_its_recipe_says() -> None:
+    steps = [str(step) for step in through_training.STEPS]
+    rows = read_rows("through_training")
+    answers = [("", name) for name in ("nothing", "linear", "ideal", "ideal_any_caption")]
+    answers += [(step, weights) for step in steps for weights in ("raw", "ema")] + [("", "bundled")]
+    assert len(rows) == len(answers) * 2 * through_training.BANDS
+    assert {(row["step"], row["answer"]) for row in rows} == set(answers)
+    assert {row["scenes"] for row in rows} == {"training", "new"}
+
+    def mean(answer: str, scenes: str, step: str = "") -> float:
+        asked = {"answer": answer, "scenes": scenes, "step": step}
+        return sum(float(row["v"]) for row in rows if row.items() >= asked.items()) / through_training.BANDS
+
+    assert mean("ema", "new", "0") == pytest.approx(mean("nothing", "new"), rel=0.01)  # the first prediction is v = 0
+    for scenes in ("training", "new"):
+        trained, linear = mean("ema", scenes, steps[-1]), mean("linear", scenes)
+        assert mean("bundled", scenes) < trained < linear < mean("nothing", scenes)
+    assert mean("ideal", "training") < mean("ideal_any_caption", "training") < 0.5 * mean("bundled", "training")
+    assert mean("ideal", "new") > mean("nothing", "new")  # it knows no other scenes than those of training
+
+    scores = read_rows("through_training_scores")
+    assert [(row["step"], row["weights"]) for row in scores] == answers[4:]
+    assert all(0 <= float(row[score]) <= 1 for row in scores for score in ("subject", "color", "edges"))
+    log = read_rows("through_training_log")
+    assert [int(row["step"]) for row in log] == list(range(10, through_training.STEPS[-1] + 1, 10))
+    assert read_pictures("through_training").shape == (2 * len(through_training.PROMPTS), len(steps) + 1, 3, 64, 64)
+
+
+def test_the_run_through_training_goes_on_where_it_was_stopped(tmp_path, monkeypatch) -> None:
+    for name, value in {"BANDS": 2, "SCENES": 3, "PICTURES": 2, "PROMPTS": ("a cat", "an owl")}.items():
+        monkeypatch.setattr(through_training, name, value)
+    judge, measured, measure = Judge(JudgeConfig()).eval(), [], through_training.measure
+    monkeypatch.setattr(through_training, "measure", lambda *args: measured.append(args[0]) or measure(*args))
+    steps = (0, 1, 3)
+
+    def record(name: str) -> None:
+        through_training.record(tmp_path / name, tmp_path / f"{name}_run", steps, 2, 32, judge)
+
+    record("whole")
+    assert len(measured) == 6
+    measured.clear()
+
+    def at_the_fourth(*args: object) -> dict:
+        if len(measured) == 3:
+            raise KeyboardInterrupt
+        measured.append(args[0])
+        return measure(*args)
+
+    monkeypatch.setattr(through_training, "measure", at_the_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        record("stopped")
+    assert len((tmp_path / "stopped_run_scores.csv").read_text().splitlines()) == 4  # two of step 0, and the bundled
+    monkeypatch.setattr(through_training, "measure", lambda *args: measured.append(args[0]) or measure(*args))
+    record("stopped")
+    assert len(measured) == 7  # the one after one step again, then the others
+    for name in (".csv", "_scores.csv", ".png"):
+        files = [(tmp_path / f"{run}_run{name}").read_bytes() for run in ("stopped", "whole")]
+        assert files[0] == files[1]
+
+
+def test_the_learning_rate_through_training_is_that_of_the_whole() -> None:
+    whole = through_training.make_recipe(1000, 32, 64).training
+    values = {name: getattr(whole, name) for name in type(whole).__dataclass_fields__}
+    part = through_training.Part(**values | {"steps": 700}, whole=1000)
+    rates = [part.learning_rate_at(step) for step in range(700)]
+    assert rates == [whole.learning_rate_at(step) for step in range(700)]
+    assert rates[0] < rates[49] == rates[600] > rates[-1] > 0
+
+
+def test_answers_that_need_no_network() -> None:
+    """Of eight scenes with three captions: what is right, and what knows more is better."""
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(8, 4, 3, 2, generator=generator)
+    captions = ["a", "b", "a", "c", "b", "a", "a", "c"]
+    schedule = Schedule(ScheduleConfig(prediction_type="v_prediction"))
+    pool = Pool(latents, torch.arange(8), torch.zeros(8, 1, 1))
+    probe = through_training.Probe.of_pool(pool, [*captions[:7], "unknown"], schedule)
+    known = through_training.answers(probe, pool, captions)
+    errors = {name: [float(row["v"]) for row in probe.errors(answer)] for name, answer in known.items()}
+    assert all(0.3 < error < 3 for error in errors["nothing"])
+    assert sum(errors["ideal"]) < sum(errors["ideal_any_caption"]) < sum(errors["linear"]) < sum(errors["nothing"])
+    assert errors["ideal"][0] < 1e-3  # what is hardly noisy is recognised
+    for band in (0, 6):
+        x, noise, t = probe.noised(band)
+        assert (t // 100 == band).all() and torch.allclose(x, schedule.add_noise(latents, noise, t))
+        answered = {name: answer(x, t) for name, answer in known.items()}
+        for i, (s, n) in enumerate(zip(*schedule.rates(t, x), strict=True)):
+            weights = torch.stack([-(x[i] - s * one).square().sum() / (2 * n**2) for one in latents]).flatten().double()
+            same = torch.tensor([text == probe.captions[i] for text in captions])
+            for name, possible in (("ideal", same if same.any() else ~same), ("ideal_any_caption", same | True)):
+                shares = weights.masked_fill(~possible, -torch.inf).softmax(0)
+                mean = torch.einsum("n,nchw->chw", shares, latents.double())
+                assert torch.allclose(answered[name][i], ((s * x[i] - mean) / n).double(), atol=1e-4)

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from diffusers.optimization import get_linear_schedule_with_warmup
+from diffusers.training_utils import EMAModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import LINEAR, LinearTask, assert_same, load, make, make_parts, read_log
@@ -24,7 +26,7 @@ from sdlearn.lessons.check import assert_parity, max_difference, randomize_
 from sdlearn.lessons.show import source
 from sdlearn.training.autoencoder import AutoencoderRecipe
 from sdlearn.training.clip import CLIPRecipe
-from sdlearn.training.diffusion import DiffusionRecipe, DiffusionTask
+from sdlearn.training.diffusion import DiffusionRecipe, DiffusionTask, latent_loss
 from sdlearn.training.loop import Ema, State, TrainConfig, generator_for, precision_for, train
 from sdlearn.training.run import Log, read_recipe, run
 
@@ -66,7 +68,8 @@ def test_the_tasks_own_network_stays_in_float32() -> None:
 
 def test_a_training_step_fits_on_a_screen() -> None:
     for function, words in {
-        DiffusionTask.loss: ("noise = ", "t = ", "add_noise", "prediction = ", "target = ", "square().mean()"),
+        DiffusionTask.loss: ("noise = ", "t = ", "latents = ", "context = ", "self.latent_loss("),
+        latent_loss: ("add_noise", "target = ", "unet(x, t, context)", "square().mean()"),
         loop.take_step: ("task.loss", "backward", "clip_grad_norm_", "optimizer.step", "ema.update"),
         train: ("yield take_step",),
     }.items():
@@ -249,6 +252,31 @@ def test_ema() -> None:
         assert torch.equal(parameter, ema.average[0])
         raise KeyError("any")
     assert torch.equal(parameter, raw) and parameter.requires_grad
+
+
+def test_average_and_rate_are_those_of_diffusers() -> None:
+    """Theirs copies the parameters at the first step, and begins its warm-up with a rate of 0."""
+    generator = torch.Generator().manual_seed(0)
+    parameters = [nn.Parameter(torch.randn(shape, generator=generator).double()) for shape in ((3, 2), (4,))]
+    theirs = EMAModel(parameters, decay=0.9)
+    theirs.step(parameters)
+    ours = [parameter.detach().clone() for parameter in parameters]
+    for step in range(1, 100):
+        with torch.no_grad():
+            for parameter in parameters:
+                parameter += torch.randn(parameter.shape, generator=generator)
+            ours = loop.moving_average(ours, parameters, 0.9, step)
+        theirs.step(parameters)
+        for mine, their in zip(ours, theirs.shadow_params, strict=True):
+            assert_parity("moving average", mine, their, 1e-9, against="EMAModel")
+
+    optimizer = torch.optim.SGD(parameters, 0.3)
+    rates = get_linear_schedule_with_warmup(optimizer, num_warmup_steps=4, num_training_steps=20)
+    config = TrainConfig(20, 1, 0.3, warmup_steps=4, decay_steps=16)
+    for step in range(20):
+        theirs_now = 0.3 * rates.lr_lambdas[0](step + 1 if step < 4 else step)
+        pair = (torch.tensor(one, dtype=torch.float64) for one in (config.learning_rate_at(step), theirs_now))
+        assert_parity("learning rate", *pair, 1e-9, against="get_linear_schedule_with_warmup")
 
 
 def test_ema_of_a_run(tmp_path: Path, monkeypatch) -> None:

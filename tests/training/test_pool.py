@@ -10,8 +10,10 @@ from safetensors.torch import load_file, save_file
 from small import make, make_parts
 
 import sdlearn.training.diffusion as diffusion
+from sdlearn.data import Scenes
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.text import TextConfig, TextEncoder
+from sdlearn.pictures import to_images, to_unit
 from sdlearn.storage.folder import load_part, save_part
 from sdlearn.tokenizer import train_bpe
 
@@ -89,3 +91,36 @@ def test_a_pool_that_does_not_say_its_source_is_made_anew(root: Path, made: list
     with pytest.warns(UserWarning, match=r"pool.safetensors was made from other .*; it is rebuilt"):
         make("diffusion", root, root / "run")
     assert made == [True]
+
+
+def write_folder(folder: Path, captions: list[str]) -> dict[str, Any]:
+    """A folder of scenes as one's own pictures, and the table of the recipe that names it."""
+    folder.mkdir(exist_ok=True)
+    scenes = Scenes(5)
+    for i, text in enumerate(captions):
+        to_images(to_unit(scenes[i].image[None]))[0].save(folder / f"{i}.png")
+        (folder / f"{i}.txt").write_text(text)
+    return {"data": {"pool_size": None, "folder": str(folder)}}
+
+
+def test_of_ones_own_pictures(root: Path, made: list[bool]) -> None:
+    """As many latents as pictures, each caption once; made anew when a picture or a caption changes."""
+    captions = ["a cat", "a small owl", "a cat"]
+    changes = write_folder(root / "own", captions)
+    task, config = make("diffusion", root, root / "other", **changes)
+    assert task.pool.caption.tolist() == [1, 2, 1] and len(task.pool.context) == 3
+    images = to_unit(torch.stack([Scenes(5)[i].image for i in range(3)]))
+    expected = diffusion.encode_pictures(task.autoencoder, images, diffusion.generator_for(0, 0, purpose=1)).half()
+    assert torch.equal(task.pool.latents, expected)
+    assert task.loss(task.unet, 0, slice(0, config.batch_size))[0].isfinite()
+    with warnings.catch_warnings(action="error"):
+        make("diffusion", root, root / "other", **changes)
+    assert made == [True]
+    for change_it in (
+        lambda: (root / "own" / "1.txt").write_text("a large owl"),
+        lambda: (root / "own" / "2.png").write_bytes((root / "own" / "0.png").read_bytes()),
+    ):
+        change_it()
+        with pytest.warns(UserWarning, match=r"pool.safetensors was made from other .*; it is rebuilt"):
+            make("diffusion", root, root / "other", **changes)
+    assert made == [True] * 3

@@ -17,6 +17,12 @@ JOINED = "return self.to_out[0](out.transpose(1, 2).flatten(2))"
 BACK = "x = previous.sqrt() * x0 + (1 - previous - sigma ** 2).clamp(min=0).sqrt() * epsilon"
 DOUBLED = "t = torch.cat([t, t]) if isinstance(t, Tensor) and t.ndim == 1 else t"
 
+RISE = "rise = (step + 1) / max(1, self.warmup_steps)"
+FALL = "fall = (self.steps - step) / max(1, self.decay_steps)"
+SHARE_OF_RATE = "return self.learning_rate * min(1.0, rise, fall)"
+DECAY = "decay = min(decay, (1 + step) / (10 + step))"
+AVERAGE = "return [decay * old + (1 - decay) * new for old, new in zip(average, parameters, strict=True)]"
+
 SAME_NUMBER = "a tensor of one whole number is used as the number"
 OTHER_DEVICE = "it matters only where x is on another device than the generator"
 EITHER_WAY = "two dimensions are exchanged in either order"
@@ -144,5 +150,18 @@ SURVIVORS: dict[str, dict[str, list[str]]] = {
     },
     "10.rescaled": {
         "where rescale is 0, the formula gives the same": changes("if rescale == 0:", ("== 0", "== -1")),
+    },
+    "12.learning_rate_at": {
+        "the largest or smallest of some numbers is the same in any order": [
+            *changes(RISE, ("max(1, self.warmup_steps)", "max(self.warmup_steps, 1)")),
+            *changes(FALL, ("max(1, self.decay_steps)", "max(self.decay_steps, 1)")),
+            *changes(SHARE_OF_RATE, ("1.0, rise, fall", "rise, 1.0, fall"), ("1.0, rise, fall", "1.0, fall, rise")),
+        ],
+    },
+    "12.moving_average": {
+        "the smaller of two is the same in either order": changes(
+            DECAY, ("min(decay, (1 + step) / (10 + step))", "min((1 + step) / (10 + step), decay)")
+        ),
+        "the two lists are equally long": changes(AVERAGE, ("strict=True", "strict=False")),
     },
 }

@@ -1,0 +1,476 @@
+"""What the log of a training run shows, in sentences: is it healthy, and how far has it come?
+
+Each sign is one function: it returns a sentence if the log shows it, or else None. A log holds nothing but losses,
+gradients and times. So none of them says that the network draws well, or why something went wrong.
+"""
+
+import csv
+import pickle
+import re
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+
+from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
+
+COLUMNS = ("step", "loss", "learning_rate", "gradient_norm", "images_per_second")
+FEW = 10  # rows: with fewer, a loss that moves can't be told from chance
+UNREADABLE = (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, EOFError)  # what a damaged
+UNREADABLE += (pickle.UnpicklingError, zipfile.BadZipFile)  # or strange file makes torch.load raise
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run's folder tells. Rows are those of the log; a number that the log doesn't have is NaN."""
+
+    file: Path
+    step: np.ndarray
+    loss: np.ndarray  # the mean of all steps since the row before
+    learning_rate: np.ndarray
+    gradient_norm: np.ndarray  # of the row's step alone
+    images_per_second: np.ndarray
+    settings: dict[str, Any]  # of the checkpoint, such as "training.steps"; empty without one
+    checkpoint: int | None  # its step
+    nothing: float | None  # the loss of an answer that knows nothing, where that is known
+
+    def rows(self, chosen: Any) -> "Run":
+        """The run with some of its rows."""
+        return replace(self, **{name: getattr(self, name)[chosen] for name in COLUMNS})
+
+    @property
+    def ends(self) -> int | None:
+        """The last step of the recipe, or None if it isn't known."""
+        return self.settings.get("training.steps")
+
+    @property
+    def noise(self) -> float:
+        """How much the loss varies by chance, from row to row: a standard deviation that trends don't touch."""
+        change = np.diff(self.loss)
+        return float(1.4826 * np.median(np.abs(change - np.median(change))) / 2**0.5) if len(change) else 0.0
+
+
+def examine(run: str | Path) -> list[str]:
+    """Sentences on the run in a folder (or on its log alone). Those about what looks wrong come first, after a "!".
+
+    Raises:
+        FileNotFoundError: there is no log.
+        ValueError: it can't be read; the message says what is wrong with it.
+    """
+    whole, remarks = read_run(Path(run))
+    finite = whole.rows(np.isfinite(whole.loss))
+    wrong = [not_finite(whole)]
+    if len(finite.step):
+        wrong += [sign(finite) for sign in WRONG]
+    found = [f"! {sentence}" for sentence in (*remarks, *wrong) if sentence]
+    if not found:
+        found = ["Nothing in this log looks wrong."]
+    if len(finite.step):
+        found += [sentence for sign in PLAIN if (sentence := sign(finite))]
+    return [*found, f"A log can't show whether the results are good. {where_to_look(whole.file.parent)}"]
+
+
+def where_to_look(folder: Path) -> str:
+    """What to look at besides the log."""
+    pictures = sorted((folder / "samples").glob("*.png"))
+    return f"For that, look at what it draws: {pictures[-1]}." if pictures else "For that, look at what it makes."
+
+
+# --- what looks wrong ---
+
+
+def not_finite(run: Run) -> str | None:
+    bad = ~np.isfinite(run.loss)
+    if not bad.any():
+        return None
+    step, value = run.step[bad][0], run.loss[bad][0]
+    more = " The checkpoint is older, so the run can resume from there." if (run.checkpoint or step) < step else ""
+    return f"The loss is {value} at step {step}: from there on, nothing can be trusted.{more}"
+
+
+def gradient_not_finite(run: Run) -> str | None:
+    bad = run.step[np.isinf(run.gradient_norm)]
+    if not len(bad):
+        return None
+    half = run.settings.get("training.mixed_precision") == "fp16"
+    why = " In float16 single such steps are normal: they are skipped." if half else ""
+    return f"The gradient is infinite in {count(len(bad), 'row')}, first at step {bad[0]}.{why}"
+
+
+def no_gradient(run: Run) -> str | None:
+    if (run.gradient_norm[-FEW:] == 0).all():
+        return "The gradient is 0 in the last rows: nothing is being learned."
+    return None
+
+
+def gaps(run: Run) -> str | None:
+    """Rows that are missing: at the beginning, in between, or at the end."""
+    every = np.diff(run.step)
+    if len(every) < 3:  # then what is usual isn't known
+        return None
+    usual = np.median(every)
+    if run.step[0] > 2 * usual:
+        return f"The log begins at step {run.step[0]}: what was before that is missing."
+    wide = np.flatnonzero(every > 3 * usual)
+    if 0 < len(wide) <= 2:  # more of them: the recipe's log_every was changed
+        return f"Rows are missing between the steps {run.step[wide[0]]} and {run.step[wide[0] + 1]}."
+    if run.checkpoint is not None and run.checkpoint - run.step[-1] > 2 * usual:
+        return f"The log ends at step {run.step[-1]}, but the checkpoint is from step {run.checkpoint}."
+    return None
+
+
+def not_falling(run: Run) -> str | None:
+    if len(run.step) < FEW or warming_up(run):
+        return None
+    first, last, rows = tenths(run)
+    if first - last > 3 * run.noise * (2 / rows) ** 0.5:
+        return None
+    return f"The loss has not fallen: it was {number(first)} in the first tenth and is {number(last)} in the last."
+
+
+def rising(run: Run) -> str | None:
+    """Is the loss well above what it was before?"""
+    if len(run.step) < 2 * FEW:
+        return None
+    width = max(3, len(run.loss) // 10)
+    smooth = np.convolve(run.loss, np.ones(width) / width, mode="valid")
+    lowest = int(smooth.argmin())
+    if smooth[-1] - smooth[lowest] < 5 * run.noise * (2 / width) ** 0.5 or smooth[-1] < 1.02 * smooth[lowest]:
+        return None  # the lowest of many means is low by chance, hence 5
+    return (
+        f"The loss rises: around step {run.step[lowest + width // 2]} it was {number(smooth[lowest])}, and now it is "
+        f"{number(smooth[-1])}. A learning rate that is too high often does this; so does a loss whose terms change."
+    )
+
+
+def rising_lately(run: Run) -> str | None:
+    if (line := last_third(run)) is None or rising(run) or line[0] <= line[1]:
+        return None
+    return f"The loss has begun to rise: by {number(line[0])} over the last third of the log, more than chance does."
+
+
+def jumps(run: Run) -> str | None:
+    """Rows whose loss is far above that of the five before."""
+    found: list[tuple[int, float, bool]] = []
+    for i in range(5, len(run.loss)):
+        before = float(np.median(run.loss[i - 5 : i]))
+        high = max(8 * run.noise, 0.2 * abs(before))
+        if run.loss[i] - before > high and not (found and i - found[-1][0] <= 5):
+            after = run.loss[i + 1 : i + 6]
+            found.append((i, before, len(after) > 0 and bool(np.median(after) - before < high / 2)))
+    if not found:
+        return None
+    i, before, back = found[0]
+    more = "" if len(found) == 1 else f" There are {len(found)} such jumps."
+    ends = "and comes back" if back else "and stays there" if i < len(run.loss) - 5 else "near the end of the log"
+    return f"The loss jumps at step {run.step[i]}, from {number(before)} to {number(run.loss[i])}, {ends}.{more}"
+
+
+def exploding(run: Run) -> str | None:
+    norm = run.gradient_norm[np.isfinite(run.gradient_norm)]
+    if len(norm) < 2 * FEW:
+        return None
+    before, last = np.median(norm[: len(norm) // 2]), np.median(norm[-max(3, len(norm) // 10) :])
+    if last <= 5 * before:
+        return None
+    return (
+        f"The gradient explodes: its norm was {number(before)} in the first half of the log and is {number(last)} now."
+    )
+
+
+def always_clipped(run: Run) -> str | None:
+    limit, norm = run.settings.get("training.max_grad_norm"), run.gradient_norm[len(run.gradient_norm) // 2 :]
+    if limit is None or len(norm) < FEW or np.isnan(norm).any() or (norm > limit).mean() < 0.9:
+        return None
+    share = f"in {np.mean(norm > limit):.0%} of the rows of the second half its norm is above max_grad_norm = {limit:g}"
+    return f"The gradient is clipped nearly always: {share}, up to {number(norm.max())}."
+
+
+def no_better_than_nothing(run: Run) -> str | None:
+    last = tenths(run)[1]
+    if run.nothing is None or last < 0.98 * run.nothing or warming_up(run):
+        return None
+    return (
+        f"The loss is {number(last)}. Whoever knows nothing and always answers {nothing_known(run)} has "
+        f"{number(run.nothing)} on these latents: the network has not learned more than that."
+    )
+
+
+WRONG: tuple[Callable[[Run], str | None], ...] = (
+    *(gradient_not_finite, no_gradient, gaps, not_falling, rising, rising_lately, jumps, exploding, always_clipped),
+    no_better_than_nothing,
+)
+
+# --- what is neither good nor bad ---
+
+
+def progress(run: Run) -> str | None:
+    step, ends = max(run.step[-1], run.checkpoint or 0), run.ends
+    if ends is None:
+        unknown = "there is no checkpoint with the recipe yet, so how far it goes isn't known"
+        return f"The log has {count(len(run.step), 'row')}, up to step {run.step[-1]}; {unknown}."
+    if step >= ends:
+        return f"The run is complete: all {ends:,} steps."
+    left, speed, batch = ends - step, recent_speed(run), run.settings["training.batch_size"]
+    if speed is None:
+        return f"Step {step:,} of {ends:,}."
+    time = duration(left * batch / speed)
+    return f"Step {step:,} of {ends:,}: {left:,} are left, {time} at the latest speed ({speed:.1f} pictures a second)."
+
+
+def resumes(run: Run) -> str | None:
+    """Steps that the log has, but not the checkpoint."""
+    if run.checkpoint is None or run.checkpoint >= run.step[-1]:
+        return None
+    again = f"the {run.step[-1] - run.checkpoint} since then are done again"
+    return f"The checkpoint is from step {run.checkpoint}: if the run is stopped now and resumed, {again}."
+
+
+def learning_rate(run: Run) -> str | None:
+    """Warm-up, or decay, or neither."""
+    step, ends, rate = run.step[-1], run.ends, run.learning_rate
+    warmup, decay = (run.settings.get(f"training.{name}_steps") for name in ("warmup", "decay"))
+    if warming_up(run):
+        of = f"{warmup} steps" if warmup else "unknown length"
+        return f"The learning rate still warms up (step {step}, warm-up of {of}): what the loss does now says little."
+    if ends is None or decay is None or np.isnan(rate).any():
+        return None
+    if not decay:
+        return f"The learning rate is {rate[-1]:g}, and stays so to the end: this recipe has no decay."
+    if step >= ends:
+        return "The learning rate has fallen all the way."
+    if step <= ends - decay:
+        return f"The learning rate is {rate[-1]:g}. It falls from step {ends - decay:,} on."
+    return f"The learning rate is falling: {rate[-1]:g} now, of at most {rate.max():g}; it reaches 0 at step {ends:,}."
+
+
+def fallen(run: Run) -> str | None:
+    if len(run.step) < FEW:
+        return f"There are only {count(len(run.step), 'row')}: too few to say how the loss moves."
+    if not_falling(run):
+        return None
+    first, last, _ = tenths(run)
+    share = f" ({1 - last / first:.0%})" if first > 0 and last > 0 else ""
+    return f"The loss has fallen from {number(first)} (mean of the first tenth) to {number(last)} (last tenth){share}."
+
+
+def trend(run: Run) -> str | None:
+    """Does the loss still fall?"""
+    if (line := last_third(run)) is None or rising(run) or rising_lately(run):
+        return None
+    change, chance = line
+    if change < -chance:
+        return f"The loss still falls: by {number(-change)} over the last third of the log, more than chance does."
+    least = f"a change of less than about {number(chance)} can't be told from chance"
+    return f"Over the last third of the log the loss is flat, as far as one can see: {least}."
+
+
+def better_than_nothing(run: Run) -> str | None:
+    if run.nothing is None or no_better_than_nothing(run) or warming_up(run):
+        return None
+    return (
+        f"Whoever knows nothing and always answers {nothing_known(run)} has a loss of {number(run.nothing)} on these "
+        f"latents. That of the network is {tenths(run)[1] / run.nothing:.0%} of it."
+    )
+
+
+PLAIN: tuple[Callable[[Run], str | None], ...] = (
+    *(progress, resumes, learning_rate, fallen, trend, better_than_nothing),
+)
+
+# --- what several signs need ---
+
+
+def tenths(run: Run) -> tuple[float, float, int]:
+    """The mean loss in the first and in the last tenth of the rows, and how many rows that is."""
+    rows = max(1, len(run.loss) // 10)
+    return float(run.loss[:rows].mean()), float(run.loss[-rows:].mean()), rows
+
+
+def warming_up(run: Run) -> bool:
+    """Is the warm-up still going on? Without the recipe: does the learning rate rise in every row?"""
+    warmup = run.settings.get("training.warmup_steps")
+    if warmup is not None:
+        return bool(run.step[-1] < warmup)
+    return len(run.step) > 1 and bool((np.diff(run.learning_rate) > 0).all())
+
+
+def recent_speed(run: Run) -> float | None:
+    """Pictures a second over the last tenth of the rows, with the time for checkpoints and samples."""
+    speed = run.images_per_second[-max(1, len(run.step) // 10) :]
+    if not (speed > 0).all():
+        return None
+    return float(len(speed) / (1 / speed).sum())
+
+
+def last_third(run: Run) -> tuple[float, float] | None:
+    """A straight line through the last third of the losses: its change, and what chance can do to that (3 sigma)."""
+    last = run.rows(slice(-(len(run.step) // 3), None))
+    if len(run.step) < 2 * FEW:
+        return None
+    x = last.step - last.step.mean()
+    slope = (x @ last.loss) / (x @ x)
+    rest = last.loss - last.loss.mean() - slope * x
+    error = (rest @ rest / (len(x) - 2) / (x @ x)) ** 0.5
+    span = last.step[-1] - last.step[0]
+    least = 1e-4 * abs(last.loss.mean())  # the log is rounded
+    return float(slope * span), max(float(3 * error * span), float(least))
+
+
+def nothing_known(run: Run) -> str:
+    """What v = 0 is, in what the network predicts; s and n are the signal and the noise rate."""
+    return {"epsilon": "ε = n·x_t", "sample": "x_0 = s·x_t"}.get(run.settings["schedule.prediction_type"], "v = 0")
+
+
+def number(value: float) -> str:
+    """Three digits that count."""
+    return f"{value:.3g}"
+
+
+def count(number: int, word: str) -> str:
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"about {seconds:.0f} seconds"
+    return f"about {minutes} minutes" if minutes < 120 else f"about {seconds / 3600:.1f} hours"
+
+
+# --- reading ---
+
+
+def read_run(path: Path) -> tuple[Run, list[str]]:
+    """The run in a folder, or of a log.csv; and remarks on how it was read.
+
+    Raises FileNotFoundError if there is no log, ValueError if it can't be read.
+    """
+    file = path if path.is_file() else path / "log.csv"
+    if not path.exists():
+        raise FileNotFoundError(f"there is no {path}")
+    if not file.is_file():
+        raise FileNotFoundError(f"{path} has no log.csv: no training was run there, or it hasn't written a row yet")
+    table, remarks = read_log(file)
+    alone = file.name != "log.csv"  # a log without its run
+    settings, checkpoint, damaged = ({}, None, []) if alone else read_checkpoint(file.parent)
+    nothing = loss_of_nothing(file.parent, settings)
+    return Run(file, **table, settings=settings, checkpoint=checkpoint, nothing=nothing), remarks + damaged
+
+
+def read_log(file: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The columns of a log, and remarks on what a spreadsheet or an interruption did to it.
+
+    Raises ValueError if it isn't a log, or not to be understood; the message names the line.
+    """
+    text, remarks = decode(file), []
+    lines = [(place, line) for place, line in enumerate(text.splitlines(), start=1) if line.strip(" ,;\t")]
+    if lines and lines[0][1].lower().startswith("sep="):  # a note from one spreadsheet to the next
+        del lines[0]
+    if not lines:
+        raise ValueError(f"{file} is empty: the run has not written a row, or the file was cleared")
+    separator = max(",;\t", key=lines[0][1].count)
+    if separator != ",":
+        remarks.append("Its columns are separated as a spreadsheet does it; the log was read all the same.")
+    cells = [(place, next(csv.reader([line], delimiter=separator))) for place, line in lines]
+    header = [name.strip() for name in cells.pop(0)[1]]
+    if missing := [name for name in COLUMNS[:2] if name not in header]:
+        raise ValueError(f"{file} has no column {' and no column '.join(missing)}: it is not the log of a training run")
+    if cells and len(cells[-1][1]) < len(header):
+        cells.pop()
+        remarks.append("The last line is cut off; it was left out.")
+    elif cells and not text.endswith(("\n", "\r")):
+        cells.pop()
+        remarks.append("The last line has no end and may be cut off; it was left out.")
+    if not cells:
+        raise ValueError(f"{file} has no complete row, only the names of its columns")
+    rows: list[dict[str, float]] = []
+    for place, row in cells:
+        if len(row) != len(header):
+            raise ValueError(f"{file}, line {place}: it has {len(row)} columns, the first line has {len(header)}")
+        named = dict(zip(header, row, strict=True))
+        rows.append({name: read_number(named.get(name, "").strip(), name, f"{file}, line {place}") for name in COLUMNS})
+        if len(rows) > 1 and rows[-1]["step"] <= rows[-2]["step"]:
+            steps = f"step {rows[-1]['step']} comes after step {rows[-2]['step']}"
+            raise ValueError(f"{file}, line {place}: {steps}; were lines sorted, or two logs joined?")
+    check_points(file, [dict(zip(header, row, strict=True))["loss"] for _, row in cells])
+    return {name: np.array([row[name] for row in rows]) for name in COLUMNS}, remarks
+
+
+def decode(file: Path) -> str:
+    """The text of a file in UTF-8, or in UTF-16 as spreadsheets write it, with or without a byte-order mark.
+
+    Raises ValueError if it is neither.
+    """
+    data = file.read_bytes()
+    try:
+        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not text: {error}") from error
+    if "\0" in text:
+        raise ValueError(f"{file} is not text: it holds zero bytes")
+    return text
+
+
+def read_number(text: str, name: str, place: str) -> float:
+    """A cell as a number; a decimal comma counts as a point. Raises ValueError for what is neither."""
+    if name == "step":
+        if match := re.fullmatch(r"(\d+)([.,]0)?", text):
+            return int(match[1])
+        raise ValueError(f"{place}: step = {text!r} is not a whole number; was the file changed with a spreadsheet?")
+    if not text and name != "loss":
+        return np.nan
+    try:
+        return float(text.replace(",", "."))
+    except ValueError as error:
+        raise ValueError(
+            f"{place}: {name} = {text!r} is not a number; was the file changed with a spreadsheet?"
+        ) from error
+
+
+def check_points(file: Path, losses: list[str]) -> None:
+    """Raises ValueError if the losses have lost their decimal points, as 0.81234 that became 81234."""
+    whole = [text for text in losses if re.fullmatch(r"\d{3,}", text)]
+    if len(whole) > len(losses) / 2:
+        raise ValueError(f"{file}: losses such as {whole[0]} have lost their decimal point; a spreadsheet does that")
+
+
+def read_checkpoint(folder: Path) -> tuple[dict[str, Any], int | None, list[str]]:
+    """The settings and the step of a run's last checkpoint that can be read, and remarks on those that can't be."""
+    remarks = []
+    for name in ("checkpoint.pt", "checkpoint.previous.pt"):
+        if not (folder / name).is_file():
+            continue
+        try:
+            values = torch.load(folder / name, map_location="cpu", weights_only=True, mmap=True)
+            return dict(values.get("settings", {})), int(values["step"]), remarks
+        except UNREADABLE:
+            remarks.append(f"{folder / name} is damaged.")
+    return {}, None, remarks
+
+
+def loss_of_nothing(folder: Path, settings: dict[str, Any]) -> float | None:
+    """The loss of a UNet that always answers v = 0, from the latents in its run's folder: exact, nothing is drawn.
+
+    There v² has the mean s² + n²·m, if m is the mean of x_0². An error of v is one of epsilon times 1/s, and one of x_0
+    times 1/n. None for what isn't a UNet's run, and without its latents.
+    """
+    prefix, pool = "schedule.", folder / "pool.safetensors"
+    values = {key.removeprefix(prefix): value for key, value in settings.items() if key.startswith(prefix)}
+    if not values or not pool.is_file():
+        return None
+    try:
+        schedule = Schedule(ScheduleConfig(**values))
+        with safe_open(pool, framework="pt") as stored:
+            latents = stored.get_tensor("latents")
+    except (*UNREADABLE, SafetensorError):
+        return None
+    signal = schedule.alphas_cumprod.double()  # s², at each t
+    squared = signal + (1 - signal) * latents.float().square().mean().double()
+    weight = {"v_prediction": torch.ones_like(signal), "epsilon": signal, "sample": 1 - signal}
+    return (weight[schedule.config.prediction_type] * squared).mean().item()
