@@ -26,7 +26,8 @@ def usable(exercise: Exercise, mine: Callable[..., Any] | type) -> Callable[...,
 
     @functools.wraps(mine)
     def part(*inputs: Any, **named: Any) -> Any:
-        tensors = [one for one in (*inputs, *named.values()) if isinstance(one, Tensor)]
+        given = [one for value in (*inputs, *named.values()) for one in (value if isinstance(value, list) else [value])]
+        tensors = [one for one in given if isinstance(one, Tensor)]
         like = next((one for one in tensors if one.is_floating_point()), None)
         if like is not None:
             inputs = tuple(handing(one, like) for one in inputs)

@@ -68,6 +68,17 @@ class TestPart:
         drawn = ex.part("10.guide")(lambda x, t, *_, **__: x + t, told, told, 2.0)(torch.zeros(2, 3, 4, 4), 5)
         assert torch.equal(drawn, torch.full((2, 3, 4, 4), 5.0)) and drawn.dtype == torch.float32
 
+    def test_lists_keep_their_dtype(self) -> None:
+        def moving_average(average, parameters, decay, step):  # type: ignore[no-untyped-def]
+            decay = min(decay, (1 + step) / (10 + step))
+            return [decay * old + (1 - decay) * new for old, new in zip(average, parameters, strict=True)]
+
+        ex.check("12.moving_average", moving_average)
+        for dtype in (torch.float32, torch.float64):
+            old, new = torch.zeros(2, dtype=dtype), torch.ones(2, dtype=dtype)
+            (average,) = ex.part("12.moving_average")([old], [new], 0.98, 5000)
+            assert torch.equal(average, moving_average([old], [new], 0.98, 5000)[0])
+
     def test_a_number_becomes_a_tensor(self) -> None:
         ex.check("01.snr", lambda schedule, t: (schedule.alphas_cumprod / (1 - schedule.alphas_cumprod))[t].numpy())
         snr = ex.part("01.snr")(Schedule(ScheduleConfig()), 500)
