@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from sdlearn.pipeline import StableDiffusion
+    from sdlearn.training.dreambooth import DreamBoothTask
+    from sdlearn.training.loop import TrainConfig
 
 app = typer.Typer(
     help="Stable Diffusion from scratch: draw pictures, train models, measure them.",
@@ -357,6 +359,12 @@ class Kind(StrEnum):
     CLIP = "clip"
     AUTOENCODER = "autoencoder"
     DIFFUSION = "diffusion"
+    DREAMBOOTH = "dreambooth"
+    LORA = "lora"
+    TEXTUAL_INVERSION = "textual-inversion"
+
+
+TEACHING = (Kind.DREAMBOOTH, Kind.LORA, Kind.TEXTUAL_INVERSION)
 
 
 @app.command()
@@ -381,13 +389,36 @@ def train(
         case Kind.DIFFUSION:
             from sdlearn.training.diffusion import DiffusionRecipe as Recipe
             from sdlearn.training.diffusion import DiffusionTask as Task
+        case Kind.DREAMBOOTH:
+            from sdlearn.training.dreambooth import DreamBoothRecipe as Recipe
+            from sdlearn.training.dreambooth import DreamBoothTask as Task
+        case Kind.LORA:
+            from sdlearn.training.adapters import LoRARecipe as Recipe
+            from sdlearn.training.adapters import LoRATask as Task
+        case Kind.TEXTUAL_INVERSION:
+            from sdlearn.training.adapters import TextualInversionRecipe as Recipe
+            from sdlearn.training.adapters import TextualInversionTask as Task
 
     values = read_table(Recipe, read_recipe(recipe), str(recipe))
-    task = Task(values, output) if kind == Kind.DIFFUSION else Task(values)  # its latents are stored in the folder
+    alone = kind in (Kind.CLIP, Kind.AUTOENCODER)
+    task = Task(values) if alone else Task(values, output)  # the others store latents in the folder
+    if kind in TEACHING:
+        tell_memory(task, values.training)
     run(task, values.training, output)
     if processes().is_main_process:
         print(output / "model")
     processes().destroy_process_group()
+
+
+def tell_memory(task: "DreamBoothTask", config: "TrainConfig") -> None:
+    """Print what the training will need. Raises RuntimeError, with advice, if that is more than the GPU has."""
+    from sdlearn.training.loop import processes
+    from sdlearn.training.memory import check, estimate
+
+    device, memory = processes().device, estimate(task, config)
+    if processes().is_main_process:
+        print(f"This needs {memory}, on {device}.")
+    check(memory, device, task.recipe)
 
 
 @app.command()

@@ -31,13 +31,13 @@ class ImageFolder:
     Captions come from `captions.csv` in the folder (columns: file, caption) or, without one, from a .txt file next to
     each picture (cat.jpg, cat.txt). Every file that isn't hidden, .txt or .csv counts as a picture, in subfolders too.
     Pictures are cropped to the square at their centre, resized to `size` pixels and kept in memory; transparent ones
-    get a white background.
+    get a white background. With a `caption` all pictures have that one, and none is read.
 
     Raises FileNotFoundError for a missing folder; ValueError for one without pictures, and for broken pictures,
     pictures without a caption and captions without a picture. None is skipped.
     """
 
-    def __init__(self, folder: str | Path, size: int = 64) -> None:
+    def __init__(self, folder: str | Path, size: int = 64, caption: str | None = None) -> None:
         folder = Path(folder)
         if not folder.is_dir():
             raise FileNotFoundError(f"there is no folder {folder}")
@@ -46,13 +46,13 @@ class ImageFolder:
         files = sorted(f for f in folder.rglob("*") if f.is_file() and _is_picture(f.relative_to(folder)))
         if not files:
             raise ValueError(f"{folder} holds no pictures; accepted: .png, .jpg, .webp and others that Pillow reads")
-        captions = _captions(folder, files)
+        captions = _captions(folder, files) if caption is None else dict.fromkeys(files, caption)
 
         self._pictures: list[Picture] = []
         unknown = sorted(set(captions) - set(files))
         problems = [f"{_name(file, folder)} (in captions.csv, but not in the folder)" for file in unknown]
         for file in files:
-            if not captions.get(file):
+            if caption is None and not captions.get(file):
                 problems.append(f"{_name(file, folder)} (no caption)")
             try:
                 self._pictures.append(Picture(_read(file, size), captions.get(file, ""), file))
