@@ -156,18 +156,28 @@ def test_the_contrastive_run_still_runs(tmp_path) -> None:
 
 def test_the_stored_scales_are_what_their_recipe_says() -> None:
     *rows, scenes = read_rows("guidance_scales")
-    assert [float(row["scale"]) for row in rows] == list(guidance_scales.SCALES) and not scenes["scale"]
+    kinds = [(scale, 0.0) for scale in guidance_scales.SCALES] + [*guidance_scales.RESCALED]
+    assert [(float(row["scale"]), float(row["rescale"])) for row in rows] == kinds and not scenes["scale"]
+    pictures = guidance_scales.REQUESTS * guidance_scales.EACH
+    assert {row["pictures"] for row in [*rows, scenes]} == {str(pictures)}
     assert all(0 <= float(row[score]) <= 1 for row in rows for score in ("subject", "color", "both", "clipped"))
-    assert read_pictures("guidance_scales").shape == (len(rows), guidance_scales.EACH, 3, 64, 64)
+    assert read_pictures("guidance_scales").shape == (len(guidance_scales.SCALES), guidance_scales.EACH, 3, 64, 64)
 
 
 def test_scales_go_on_with_those_that_are_missing(tmp_path, monkeypatch) -> None:
     judge, drawn = Judge(JudgeConfig()).eval(), []
     monkeypatch.setattr(guidance_scales, "last", lambda steps: drawn.append(1) or last(steps))
-    guidance_scales.record(tmp_path / "work", tmp_path / "run", (0.0,), 2, 2, judge)
-    guidance_scales.record(tmp_path / "work", tmp_path / "run", (0.0, 1.0), 2, 2, judge)
+    guidance_scales.record(tmp_path / "work", tmp_path / "run", [(0.0, 0.0)], 2, 2, judge)
+    guidance_scales.record(tmp_path / "work", tmp_path / "run", [(0.0, 0.0), (3.0, 0.0), (3.0, 0.5)], 2, 2, judge)
     lines = (tmp_path / "run.csv").read_text().splitlines()
-    assert len(drawn) == 2 and [line.split(",")[0] for line in lines] == ["scale", "0", "1", ""]
+    assert len(drawn) == 3
+    assert [line.split(",")[:2] for line in lines] == [
+        ["scale", "rescale"],
+        ["0", "0"],
+        ["3", "0"],
+        ["3", "0.5"],
+        ["", ""],
+    ]
     assert (tmp_path / "run.png").stat().st_size > 1000
 
 

@@ -60,9 +60,7 @@ def kind(output: Any) -> str:
     if isinstance(output, tuple | list):
         if not output:
             return f"an empty {type(output).__name__}"
-        if any(isinstance(one, list) for one in output):
-            return "a list of lists"
-        kinds = [kind(one) for one in output]
+        kinds = [f"a list of {len(one)}" if isinstance(one, list) else kind(one) for one in output]
         alike = len(kinds) > 3 and len(set(kinds)) == 1
         return f"{len(kinds)} values ({f'each {kinds[0]}' if alike else ', '.join(kinds)})"
     if isinstance(output, np.ndarray):

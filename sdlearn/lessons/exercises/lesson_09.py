@@ -85,6 +85,7 @@ def ways_down(generator: torch.Generator) -> Iterator[Case]:
         ("more channels, one ResnetBlock with a transformer", down_block([4], 6, True), (1, 4, 2, 4)),
         ("the lowest level: no transformer, nothing is halved", down_block([6, 4], 4, False, last=True), (3, 6, 2, 3)),
         ("three, with transformers, nothing is halved", down_block([4, 6, 6], 6, True, last=True), (2, 4, 3, 1)),
+        ("four ResnetBlocks, then half the size", down_block([4, 4, 4, 4], 4, False), (1, 4, 2, 6)),
     ):
         x, time = torch.randn(shape, generator=generator), torch.randn(shape[0], TIME, generator=generator)
         yield Case(words, block, x, time, torch.randn(shape[0], 4, WORDS, generator=generator))
@@ -97,6 +98,7 @@ def ways_up(generator: torch.Generator) -> Iterator[Case]:
         ("each with a transformer, then twice the size", up_block([8, 8], 4, True), 4, [4, 4, 4, 4], (2, 3, 2)),
         ("one ResnetBlock with a transformer", up_block([6], 4, True), 4, [4, 2, 2], (1, 4, 2)),
         ("6 channels from below, 2 by the skip", up_block([8, 6], 4, False), 6, [4, 2, 2], (2, 3, 3)),
+        ("four ResnetBlocks, six skips", up_block([6, 6, 6, 6], 4, False), 4, [2] * 6, (1, 2, 3)),
         ("the last level: it takes what is left", up_block([12, 8, 6], 4, True, last=True), 8, [2, 4, 4], (3, 2, 4)),
     ):
         batch, *size = size

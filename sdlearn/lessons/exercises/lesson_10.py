@@ -71,6 +71,12 @@ def halves(generator: torch.Generator) -> Iterator[Case]:
     words = Condition(words.context, random(2, 3, 4, 5), torch.tensor([4, 1]))
     yield Case("scale 4, with channels and class_labels", network(4), words, without, 4.0, 0.0, random(2, 4, 4, 5), 8)
     words, without = conditions(2)
+    for scale in (0, 1):
+        words = f"scale {scale}, with channels and class_labels"
+        told, other = conditions(3)
+        told = Condition(told.context, random(3, 2, 2, 5), torch.tensor([2, 0, 3]))
+        yield Case(words, network(3), told, other, scale, 0.0, random(3, 3, 2, 5), 444)
+    words, without = conditions(2)
     rule = {"combine": lambda without, conditional, scale: without.abs() + scale * conditional}
     yield Case("another rule than `combine`", network(3), words, without, 5.0, 0.0, random(2, 3, 2, 4), 77, rule)
     words, without = (Condition(one.context.double()) for one in conditions(2))

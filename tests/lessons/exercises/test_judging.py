@@ -24,7 +24,7 @@ from sdlearn.diffusion.guidance import combine
 from sdlearn.diffusion.samplers import Step, denoised, draw_noise
 from sdlearn.diffusion.schedule import Schedule
 from sdlearn.lessons import exercises as ex
-from sdlearn.lessons.exercises import registry, source
+from sdlearn.lessons.exercises import compare, registry, source
 from sdlearn.lessons.exercises.bugs import with_bug
 from sdlearn.lessons.exercises.exercise import Exercise
 from sdlearn.lessons.exercises.hints import Bug
@@ -544,3 +544,10 @@ def test_an_error_is_named_only_if_its_message_is_that_of_the_bug() -> None:
     assert without(exercise, hard_coded).endswith("the shape is hard-coded; read the task")
     text = without(exercise, broadcast)
     assert text.startswith("RuntimeError") and "case 2" in text and "hard-coded" not in text
+
+
+def test_lists_inside_an_output_are_counted() -> None:
+    """As in "a map, and the list of skips": it isn't enough to say that both answers hold lists."""
+    x = torch.zeros(2)
+    text = compare.difference((x, [x, x]), (x, [x, x, x]))
+    assert text == "it returns 2 values (a tensor, a list of 2), but it must return 2 values (a tensor, a list of 3)"

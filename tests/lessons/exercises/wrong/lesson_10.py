@@ -268,6 +268,20 @@ def channels_halved(unet, condition, unconditional, guidance_scale, rescale=0.0,
     return denoise
 
 
+def labels_forgotten_at_one(unet, condition, unconditional, guidance_scale, rescale=0.0, *, combine=combine):
+    if guidance_scale == 1:
+        return lambda x, t: unet(x, t, condition.context)
+    return halves_in_order(unet, condition, unconditional, guidance_scale, rescale, combine)
+
+
+def labels_forgotten_at_zero(unet, condition, unconditional, guidance_scale, rescale=0.0, *, combine=combine):
+    if guidance_scale == 0:
+        return lambda x, t: look(unet, unconditional, x, t)
+    if guidance_scale == 1:
+        return lambda x, t: look(unet, condition, x, t)
+    return halves_in_order(unet, condition, unconditional, guidance_scale, rescale, combine)
+
+
 def repeated(encode, prompts, negatives, count):
     words = encode(prompts).repeat(count, 1, 1)
     return Condition(words), Condition(encode(negatives).repeat(len(words) // len(negatives), 1, 1))
@@ -469,6 +483,8 @@ WRONG = {
         ("return the function itself", denoise_is_called),
         ("it must be that with words", rescaled_to_the_wrong_one),
         ("the halves are in the batch", channels_halved),
+        ("at scale 1 the UNet is called itself", labels_forgotten_at_one),
+        ("at scale 0 the unconditional half alone lacks", labels_forgotten_at_zero),
     ],
     "10.make_conditions": [
         ("copies of one prompt must be adjacent", repeated),
