@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,18 +11,21 @@ from typing import Any
 
 
 @contextmanager
-def atomic_write(file: Path, *, shared: bool = False) -> Iterator[Path]:
+def atomic_write(file: Path) -> Iterator[Path]:
     """An atomic write: yields a temporary name next to `file`; what was written there becomes `file` at the end.
 
-    If the block fails, the old file stays and nothing else is left behind. shared: other processes may write the same
-    file at the same time, so each gets its own temporary name.
+    If the block fails, the old file stays and nothing else is left behind. The temporary name is nobody else's, so
+    that several processes can write the same file: the last one wins. Whoever may read other new files may read it.
 
     Raises:
         OSError: the file can't be written, for example because the disk is full; it names `file`.
     """
-    temporary = file.with_name(f"{file.stem}.{os.getpid()}.partial" if shared else f"{file.stem}.partial")
+    temporary = file.with_name(f"{file.stem}.{secrets.token_hex(4)}.partial")
     try:
+        with temporary.open("x"):  # it is made here, or the name is somebody's
+            mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(mode)  # some libraries make their files for the owner alone
         temporary.replace(file)
     except Exception as error:
         reason = system_error(error)
@@ -52,8 +56,8 @@ def read_json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise FileNotFoundError(f"no file {file}")
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        values = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not a JSON file: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{file} holds {type(values).__name__}, must hold an object")

@@ -19,9 +19,23 @@ def to_unit(pictures: Tensor) -> Tensor:
     return pictures.float() / 127.5 - 1
 
 
+def to_8_bit(image: Image.Image) -> Image.Image:
+    """A grey picture of 16 bits with 8: Pillow's own conversion would cut off all that is above 255.
+
+    Raises ValueError for a picture of floats, or of whole numbers that need more than 16 bits.
+    """
+    if not image.mode.startswith(("I", "F")):
+        return image
+    numbers = np.asarray(image)
+    if image.mode.startswith("F") or numbers.min() < 0 or numbers.max() > 65535:
+        name = getattr(image, "filename", "") or "the picture"
+        raise ValueError(f"{name} has pixels of mode {image.mode!r}, not of 8 or 16 bits; convert it first")
+    return Image.fromarray((numbers / 257).round().astype(np.uint8))
+
+
 def on_white(image: Image.Image) -> Image.Image:
     """Any image as RGB: rotated upright as its metadata says, and white where it is transparent."""
-    image = ImageOps.exif_transpose(image).convert("RGBA")
+    image = to_8_bit(ImageOps.exif_transpose(image)).convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
@@ -33,7 +47,7 @@ def from_images(images: Sequence[Image.Image], size: tuple[int, int]) -> Tensor:
 
 def from_masks(images: Sequence[Image.Image], size: tuple[int, int]) -> Tensor:
     """PIL images, resized to size = (H, W) where they differ -> their brightness (B, 1, H, W) from 0 to 1."""
-    resized = [image.resize(size[::-1], Image.Resampling.LANCZOS).convert("L") for image in images]
+    resized = [to_8_bit(image).resize(size[::-1], Image.Resampling.LANCZOS).convert("L") for image in images]
     return (
         torch.from_numpy(np.stack([np.asarray(image) for image in resized]))[:, None] / 255
     )  # (B, H, W) -> (B, 1, H, W)

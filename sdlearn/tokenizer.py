@@ -132,12 +132,21 @@ class Tokenizer:
         merges: pairs of tokens, the ones to merge first come first.
         max_length: number of ids in a row, begin and end included.
         pad_token: fills a row after its end. SD 1 and the bundled model pad with the end token, SD 2 with "!".
+        pad_is_a_word: typed in a text, the padding token is a word like any other, as in OpenCLIP's program; else it
+            stands for padding there too, as in Transformers.
 
     Raises:
         ValueError: the vocabulary lacks a special token or a token of a merge, or `max_length` is too small.
     """
 
-    def __init__(self, vocab: dict[str, int], merges: list[Pair], max_length: int = 77, pad_token: str = EOS) -> None:
+    def __init__(
+        self,
+        vocab: dict[str, int],
+        merges: list[Pair],
+        max_length: int = 77,
+        pad_token: str = EOS,
+        pad_is_a_word: bool = False,
+    ) -> None:
         needed = [BOS, EOS, pad_token, *(token for left, right in merges for token in (left, right, left + right))]
         missing = [token for token in needed if token not in vocab]
         if missing:
@@ -147,7 +156,7 @@ class Tokenizer:
         self.vocab, self.merges, self.max_length, self.pad_token = vocab, merges, max_length, pad_token
         self.token_of_id = {i: token for token, i in vocab.items()}
         self.rank = {pair: rank for rank, pair in enumerate(merges)}
-        self.specials = {BOS, EOS, pad_token}
+        self.specials = {BOS, EOS} if pad_is_a_word else {BOS, EOS, pad_token}
         self.split_specials = re.compile("(" + "|".join(map(re.escape, sorted(self.specials))) + ")").split
         self.cache: dict[str, list[int]] = {}  # word -> ids
 
@@ -214,9 +223,12 @@ class Tokenizer:
 
     @classmethod
     def clip(cls, pad_token: str = EOS) -> Self:
-        """CLIP's own vocabulary of 49,408 tokens, which Stable Diffusion 1 and 2 have. SD 2 pads with "!", id 0."""
+        """CLIP's own vocabulary of 49,408 tokens, which Stable Diffusion 1 and 2 have. SD 2 pads with "!", id 0.
+
+        That is the original programs' tokenizer: a "!" in a text is the word "!".
+        """
         merges = [tuple(line.split()) for line in gzip.decompress(CLIP_MERGES.read_bytes()).decode().splitlines()]
-        return cls(make_vocabulary(merges), merges, pad_token=pad_token)
+        return cls(make_vocabulary(merges), merges, pad_token=pad_token, pad_is_a_word=True)
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Self:

@@ -1,5 +1,6 @@
 """Files are written whole or not at all."""
 
+import os
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,14 +11,13 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from sdlearn.files import atomic_write
+from sdlearn.files import atomic_write, read_json
 
 
-@pytest.mark.parametrize("shared", [False, True])
-def test_atomic_write(shared: bool, tmp_path: Path) -> None:
+def test_atomic_write(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     file.write_text("old")
-    with atomic_write(file, shared=shared) as temporary:
+    with atomic_write(file) as temporary:
         temporary.write_text("new")
         assert file.read_text() == "old"
     assert file.read_text() == "new"
@@ -25,15 +25,14 @@ def test_atomic_write(shared: bool, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, OSError("strange")])
-@pytest.mark.parametrize("shared", [False, True])
 def test_a_failure_leaves_the_old_file_and_nothing_else(
-    shared: bool, error: BaseException | type[BaseException], tmp_path: Path
+    error: BaseException | type[BaseException], tmp_path: Path
 ) -> None:
     file = tmp_path / "a.txt"
     file.write_text("old")
     with (
         pytest.raises((error if isinstance(error, type) else type(error),)),
-        atomic_write(file, shared=shared) as temporary,
+        atomic_write(file) as temporary,
     ):
         temporary.write_text("half")
         raise error
@@ -88,3 +87,44 @@ def test_another_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught, atomic_write(tmp_path / "a.txt"):
         (tmp_path / "other").read_text()
     assert caught.value.filename == str(tmp_path / "other")
+
+
+def test_two_writers_of_one_file(tmp_path: Path) -> None:
+    """Each has a temporary file of its own: the last to end wins, and both write whole files."""
+    file = tmp_path / "a.txt"
+    with atomic_write(file) as one:
+        one.write_text("one")
+        with atomic_write(file) as other:
+            assert other != one
+            other.write_text("other")
+        assert file.read_text() == "other"
+    assert file.read_text() == "one"
+
+
+def test_a_users_own_partial_file_stays(tmp_path: Path) -> None:
+    own = tmp_path / "a.partial"
+    own.write_text("mine")
+    with atomic_write(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
+    assert own.read_text() == "mine"
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
+def test_new_files_honour_the_umask(mask: int, tmp_path: Path) -> None:
+    """Also those that safetensors writes, which makes its files for the owner alone."""
+    before = os.umask(mask)
+    try:
+        with atomic_write(tmp_path / "a.safetensors") as temporary:
+            save_file({"x": torch.zeros(1)}, temporary)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.safetensors").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_json_with_a_byte_order_mark_and_json_that_is_too_deep(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text('{"a": 1}', encoding="utf-8-sig")
+    assert read_json(file) == {"a": 1}
+    file.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"a\.json is not a JSON file"):
+        read_json(file)

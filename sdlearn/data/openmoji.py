@@ -11,6 +11,8 @@ import importlib
 import io
 import os
 import warnings
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,8 +90,11 @@ def drawings(subjects: tuple[str, ...], style: str = "color") -> np.ndarray:
     digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
     path = cache_folder() / f"openmoji-{openmoji.VERSION}-{style}-{digest}.npz"
     if path.exists():
-        with np.load(path) as file:
-            return file["drawings"]
+        try:
+            with np.load(path) as file:
+                return file["drawings"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            warnings.warn(f"{path} is damaged ({error}); the drawings are made anew", stacklevel=2)
     svgs = Path(openmoji.__file__).parent / "openmoji" / "svg"
     result = np.stack([_draw(resvg, svgs / f"{row.codepoint}.svg", STYLES[style]) for row in rows])
     try:
@@ -119,7 +124,7 @@ def _draw(resvg: ModuleType, svg: Path, style_sheet: str) -> np.ndarray:
 
 def _write(path: Path, drawings: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path, shared=True) as temporary, temporary.open("wb") as stream:
+    with atomic_write(path) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, drawings=drawings)
 
 

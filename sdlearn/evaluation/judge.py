@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -122,16 +123,19 @@ def load_judge(config: JudgeConfig | None = None, progress: bool = True) -> Judg
     """
     config = config or JudgeConfig()
     file = judge_file(config)
-    if not file.exists():
-        judge, _ = train_judge(config, progress)
+    if file.exists():
+        judge = Judge(config)
         try:
-            _write(file, judge.state_dict())
-        except OSError as error:  # a read-only home only means training again next time
-            warnings.warn(f"can't keep the judge in {file}: {error}", stacklevel=2)
-        return judge
-    judge = Judge(config)
-    judge.load_state_dict(load_file(file))
-    return judge.eval().requires_grad_(False)
+            judge.load_state_dict(load_file(file))
+            return judge.eval().requires_grad_(False)
+        except (SafetensorError, RuntimeError, OSError) as error:
+            warnings.warn(f"{file} is damaged ({error}); the judge is trained anew", stacklevel=2)
+    judge, _ = train_judge(config, progress)
+    try:
+        _write(file, judge.state_dict())
+    except OSError as error:  # a read-only home only means training again next time
+        warnings.warn(f"can't keep the judge in {file}: {error}", stacklevel=2)
+    return judge
 
 
 def judge_file(config: JudgeConfig) -> Path:
@@ -142,7 +146,7 @@ def judge_file(config: JudgeConfig) -> Path:
 
 def _write(file: Path, state: dict[str, Tensor]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(file, shared=True) as temporary:  # two runs might train it at the same time
+    with atomic_write(file) as temporary:  # two runs might train it at the same time
         save_file({name: value.contiguous() for name, value in state.items()}, temporary)
 
 

@@ -20,15 +20,19 @@ from sdlearn.tasks.kinds import KINDS, kinds
 UNET, EMA, AUTOENCODER = "model.diffusion_model.", "model_ema.", "first_stage_model."
 CLIP, OPEN_CLIP = "cond_stage_model.transformer.", "cond_stage_model.model."  # of SD 1, of SD 2
 
-# What else a file can hold: averages of the weights, the noise schedule, pieces of CLIP and of the autoencoder's
-# training that drawing doesn't need, the network that estimates depth. Any other name is an error.
-IGNORED = (
+# What else a file usually holds: averages of the weights, the noise schedule, the network that estimates depth.
+USUAL = (
     *(EMA, "betas", "alphas_cumprod", "sqrt_", "log_one_minus_alphas_cumprod", "posterior_", "lvlb_weights", "logvar"),
+    "depth_model.",
+)
+# Pieces of CLIP and of the autoencoder's training that drawing doesn't need. Any other name in a network is an error.
+IGNORED = (
     *("cond_stage_model.logit_scale", "cond_stage_model.text_projection", f"{CLIP}text_projection"),
     *(f"{CLIP}text_model.embeddings.position_ids", f"{CLIP}embeddings.position_ids"),
-    *(f"{OPEN_CLIP}logit_scale", f"{OPEN_CLIP}text_projection"),
-    *(f"{AUTOENCODER}loss.", "depth_model."),
+    *(f"{OPEN_CLIP}logit_scale", f"{OPEN_CLIP}text_projection", f"{OPEN_CLIP}visual.", f"{OPEN_CLIP}attn_mask"),
+    *(f"{AUTOENCODER}loss.", f"{AUTOENCODER}model_ema."),
 )
+NETWORKS = (UNET, AUTOENCODER, CLIP, OPEN_CLIP)
 
 # Names that identify other kinds of files.
 OTHER_FILES = {
@@ -36,6 +40,8 @@ OTHER_FILES = {
     "joint_blocks.": "Stable Diffusion 3",
     "conditioner.embedders.1.": "Stable Diffusion XL",
     "conditioner.embedders.0.model.transformer.resblocks.31.": "Stable Diffusion XL (its refiner)",
+    "conditioner.embedders.0.model.": "Stable Diffusion Turbo, or another model in the layout of its program",
+    "noise_augmentor.": "Stable unCLIP",
     "control_model.": "a ControlNet",
     "lora_": "a LoRA",
 }
@@ -198,7 +204,11 @@ class CompVis:
         """
         last = f"{OPEN_CLIP}transformer.resblocks.{self.text_encoder.num_hidden_layers}."
         plain = (UNET,) if self.ema else ()
-        return key.startswith((*IGNORED, last, *plain))
+        return not key.startswith(NETWORKS) or key.startswith((*IGNORED, last, *plain))
+
+    def is_unknown(self, key: str) -> bool:
+        """Whether a tensor is outside the networks, and not of the usual ones there: other programs' own."""
+        return not key.startswith((*NETWORKS, *USUAL, *IGNORED))
 
 
 def check_kind(keys: Iterable[str], file: Path) -> None:
@@ -211,6 +221,10 @@ def check_kind(keys: Iterable[str], file: Path) -> None:
         raise ValueError(
             f"{file} holds no Stable Diffusion in the CompVis layout: it has no {UNET}input_blocks.0.0.weight"
         )
+    parts = {"autoencoder": (AUTOENCODER,), "text encoder": (CLIP, OPEN_CLIP)}
+    for name, prefixes in parts.items():
+        if not any(key.startswith(prefixes) for key in keys):
+            raise ValueError(f"{file} is incomplete: it has no {name}, {' or '.join(prefixes)}…")
 
 
 def identify(stored: Mapping[str, tuple[int, ...]], file: Path) -> dict[str, Config]:

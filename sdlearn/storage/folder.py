@@ -174,7 +174,11 @@ def save_part(folder: Path, config: Config, state: Mapping[str, Tensor], dtype: 
 
 
 def save_folder(model: StableDiffusion, folder: Path, dtype: torch.dtype) -> None:
-    """Write a model folder. It counts as a model once model_index.json is there, which is written last."""
+    """Write a model folder. It counts as a model once model_index.json is there, which is written last.
+
+    An old one is removed first: a folder in which half of a model was replaced must not load.
+    """
+    (folder / "model_index.json").unlink(missing_ok=True)
     (folder / "scheduler").mkdir(parents=True, exist_ok=True)
     model.tokenizer.save(folder / "tokenizer")
     for name, network in zip(NETWORKS, model.networks, strict=True):

@@ -16,12 +16,12 @@ def find_model(source: str | Path) -> tuple[Path, str]:
     path = Path(source).expanduser()
     if path.is_dir():
         return path, path.resolve().name
-    if path.is_file() and path.suffix in SINGLE_FILES:
+    if path.is_file() and path.suffix.lower() in SINGLE_FILES:
         return path, path.stem
     if path.exists():
         raise ValueError(f"{path} is another kind of file; {ACCEPTED}")
     hub_name = path.as_posix()
-    if path.suffix in SINGLE_FILES or not HUB_NAME.fullmatch(hub_name):
+    if path.suffix.lower() in SINGLE_FILES or not HUB_NAME.fullmatch(hub_name):
         raise FileNotFoundError(f"no model at {path}; {ACCEPTED}")
     folder = fetch(hub_name, ["README.md", "defaults.json", "tokenizer/*", "*/*.json"])
     check_folder(folder)  # before gigabytes of another kind are fetched

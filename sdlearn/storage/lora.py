@@ -20,7 +20,7 @@ from torch import Tensor
 from sdlearn.adapters.lora import LoRA, Update, layers
 from sdlearn.files import atomic_write
 from sdlearn.pipeline import StableDiffusion
-from sdlearn.storage.weights import check_dtype, map_file
+from sdlearn.storage.weights import check_dtype, is_safetensors, map_file
 
 LAYOUTS = ("diffusers", "kohya")
 METADATA = "lora_adapter_metadata"  # Diffusers' name for a JSON object: r, lora_alpha and so on, for each network
@@ -90,7 +90,7 @@ def spellings(name: str) -> list[str]:
 
 def read_metadata(file: Path) -> dict[str, Any]:
     """What Diffusers stores in a file besides the tensors, such as "unet.lora_alpha"; {} if there is nothing."""
-    if file.suffix != ".safetensors":
+    if not is_safetensors(file):
         return {}
     with safe_open(file, framework="pt") as opened:
         text = (opened.metadata() or {}).get(METADATA, "{}")

@@ -28,7 +28,7 @@ def save(model: StableDiffusion, destination: str | Path, dtype: torch.dtype = t
     path = Path(destination)
     if path.suffix == ".safetensors":
         save_single_file(model, path, dtype)
-    elif path.suffix in SINGLE_FILES or path.is_file():
+    elif path.suffix.lower() in SINGLE_FILES or path.is_file():
         raise ValueError(f"{path} must be a folder, or a file that ends with .safetensors")
     else:
         save_folder(model, path, dtype)

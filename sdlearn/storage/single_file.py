@@ -18,11 +18,12 @@ from sdlearn.models.unet import UNet, UNetConfig
 from sdlearn.pipeline import StableDiffusion
 from sdlearn.storage.compvis import OPEN_CLIP, CompVis, Place, check_kind, identify
 from sdlearn.storage.folder import NETWORKS, Description, describe_folder
-from sdlearn.storage.weights import load_weights, map_file
+from sdlearn.storage.weights import is_safetensors, load_weights, map_file
 from sdlearn.tokenizer import EOS, Tokenizer
 
-SINGLE_FILES = (".safetensors", ".ckpt")
+SINGLE_FILES = (".safetensors", ".ckpt", ".pt", ".pth")  # in small letters or capitals
 PREDICTION_TYPES = {"epsilon": "epsilon", "v_prediction": "v", "sample": "sample"}  # ours, that of modelspec
+SPELLINGS = {"eps": "epsilon", "v": "v_prediction", "vpred": "v_prediction", "v-prediction": "v_prediction"}
 
 
 def describe_single_file(file: Path, make_tokenizer: type[Tokenizer], config: str | Path | None = None) -> Description:
@@ -59,6 +60,8 @@ def load_single_file(
     check_kind(keys, file)
     configs = {name: network.config for name, network in networks.items()}
     layout = CompVis(**configs, open_clip=any(key.startswith(OPEN_CLIP) for key in keys), ema=ema)
+    if others := sorted({key.split(".")[0] for key in keys if layout.is_unknown(key)}):
+        warnings.warn(f"{file} also holds {', '.join(others)}, which drawing doesn't need: ignored", stacklevel=2)
     load_weights(networks, file, dtype, layout)
 
 
@@ -92,11 +95,16 @@ def predicts_noise(tokenizer: Tokenizer, text_encoder: TextEncoder, unet: UNet) 
 
 def stored_prediction_type(file: Path) -> str | None:
     """What the UNet predicts according to the metadata of a safetensors file, if they name it."""
-    if file.suffix != ".safetensors":
+    if not is_safetensors(file):
         return None
     with safe_open(file, framework="pt") as weights:
         said = (weights.metadata() or {}).get("modelspec.prediction_type")
-    return next((ours for ours, theirs in PREDICTION_TYPES.items() if theirs == said), None)
+    if said is None:
+        return None
+    ours = SPELLINGS.get(said.strip().lower(), said.strip().lower())
+    if ours not in PREDICTION_TYPES:
+        warnings.warn(f"{file} says prediction_type {said!r}, which is unknown; the network is looked at", stacklevel=2)
+    return ours if ours in PREDICTION_TYPES else None
 
 
 def save_single_file(model: StableDiffusion, file: Path, dtype: torch.dtype) -> None:

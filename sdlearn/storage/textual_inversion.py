@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sdlearn.files import atomic_write
-from sdlearn.storage.weights import check_dtype, load_pickle, map_file
+from sdlearn.storage.pickles import load_pickle
+from sdlearn.storage.weights import check_dtype, is_safetensors, map_file
 
 ACCEPTED = "accepted: one tensor whose name is the word (Diffusers), or string_to_param or emb_params (A1111)"
 
@@ -38,7 +39,7 @@ def load_embedding(file: str | Path) -> tuple[str, Tensor]:
 
 def read_content(file: Path) -> dict[str, Any]:
     """The dictionary in a file."""
-    if file.suffix == ".safetensors":
+    if is_safetensors(file) or file.suffix.lower() == ".safetensors":
         stored, get = map_file(file)
         return {name: get(name) for name in stored}
     content = load_pickle(file, [nn.ParameterDict])

@@ -1,8 +1,6 @@
 """Weights in files: which tensors a file holds, and loading them into a network, all of them or none."""
 
-import pickle
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from sdlearn.storage.compvis import CompVis, Place
+from sdlearn.storage.pickles import read_tensors
 
 # Transformers' name, Diffusers' name; the second pair, pickles, is read where the first is missing.
 SAFETENSORS = ("model.safetensors", "diffusion_pytorch_model.safetensors")
@@ -25,46 +24,37 @@ def weight_file(folder: Path) -> Path:
     raise FileNotFoundError(f"{folder} holds no weights: neither {' nor '.join(SAFETENSORS + PICKLES)}")
 
 
+def is_safetensors(file: Path) -> bool:
+    """Whether a file begins as safetensors files do, whatever its name: a length, and a JSON object of that length."""
+    with file.open("rb") as stream:
+        start = stream.read(9)
+    return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") < file.stat().st_size
+
+
 def map_file(file: Path) -> tuple[dict[str, tuple[int, ...]], Callable[[str], Tensor]]:
     """The shapes of all tensors in a file, by name, and a function that returns one of them.
 
     The file is memory-mapped: a tensor isn't read until it is used. It is a safetensors file or a pickle of
-    torch.save. A pickle can also hold numbers and texts, which are left out, and its tensors can be in a dictionary
-    "state_dict". Code in it is never run: such a file is refused.
+    torch.save, as its first bytes say; see `read_tensors` for those.
 
     Raises:
-        ValueError: the file is damaged, of another kind, or a pickle that would run code.
+        ValueError: the file is damaged, of another kind, or a pickle that needs what isn't harmless.
     """
-    if file.suffix == ".safetensors":
-        try:
-            weights = safe_open(file, framework="pt")
-        except SafetensorError as error:
-            raise ValueError(f"{file} is damaged or not a safetensors file: {error}") from error
-        return {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}, weights.get_tensor  # noqa: SIM118
-    # The files of SD 1 also hold a callback object from their training. It becomes an empty one.
-    watcher = type("ModelCheckpoint", (), {"__module__": "pytorch_lightning.callbacks.model_checkpoint"})
-    content = load_pickle(file, [watcher])
-    while isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} holds {type(content).__name__}, must hold a dictionary of tensors")
-    tensors = {name: value.detach() for name, value in content.items() if isinstance(value, Tensor)}
-    return {name: tuple(value.shape) for name, value in tensors.items()}, tensors.__getitem__
-
-
-def load_pickle(file: Path, allowed: Sequence[type] = ()) -> Any:
-    """What a file of torch.save holds, with its tensors memory-mapped: only data, and objects of the `allowed` classes.
-
-    Raises:
-        ValueError: the file is damaged, of another kind, or would run code.
-    """
+    if not is_safetensors(file) and file.suffix.lower() != ".safetensors":
+        tensors = read_tensors(file)
+        return {name: tuple(value.shape) for name, value in tensors.items()}, tensors.__getitem__
     try:
-        with torch.serialization.safe_globals(list(allowed)):
-            return torch.load(file, map_location="cpu", mmap=True, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        if wanted := re.search(r"(?:Unsupported global: GLOBAL|Unsupported class) (\S+)", str(error)):
-            raise ValueError(f"{file} would run code when opened ({wanted[1]}); refused, nothing was run") from error
-        raise ValueError(f"{file} is damaged, or not a torch.save file (PyTorch 1.6 or later): {error}") from error
+        weights = safe_open(file, framework="pt")
+        shapes = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{file} is damaged or not a safetensors file: {error}") from error
+    return shapes, weights.get_tensor
+
+
+def check_floats(key: str, value: Tensor, file: Path) -> None:
+    """Raises ValueError for a tensor that can't be weights: whole numbers, booleans, complex numbers."""
+    if not value.is_floating_point():
+        raise ValueError(f"{file}: {key} holds {str(value.dtype).removeprefix('torch.')}, must hold floats")
 
 
 def load_weights(
@@ -90,6 +80,7 @@ def load_weights(
     state, copied, limit = {}, 0, max(file.stat().st_size / 32, 2**22)
     for name, place in places.items():
         value = get(place.key)
+        check_floats(place.key, value, file)
         value = value if place.third is None else value.chunk(3)[place.third]
         state[name] = value.reshape(expected[name]).to(dtype)
         copied += value.nbytes if value.dtype != dtype else 0

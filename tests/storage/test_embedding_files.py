@@ -124,7 +124,7 @@ def write(content: Any) -> Callable[[Path], None]:
         (write(a1111(None)), "are NoneType"),
         (write({"string_to_param": 3}), "are int"),
         (write({"string_to_param": {}}), "are NoneType"),
-        (write({"<toy>": print}), "would run code"),
+        (write({"<toy>": print}), "refused, nothing was run"),
         (lambda file: file.write_bytes(b"nothing"), "damaged"),
     ],
 )

@@ -73,7 +73,7 @@ def set_judged(folder: Path, id: str, text: bytes | None) -> None:
     digests = {key: value for key, value in judged_in(folder).items() if key != id}
     if text is not None:
         digests[id] = digest(text)
-    with atomic_write(folder / "judged.json", shared=True) as temporary:
+    with atomic_write(folder / "judged.json") as temporary:
         temporary.write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
 
 
@@ -94,7 +94,7 @@ def remember(exercise: Exercise, mine: Any) -> str:
     folder, data = passport_folder(), text.encode()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with atomic_write(folder / f"{exercise.id}.py", shared=True) as temporary:
+        with atomic_write(folder / f"{exercise.id}.py") as temporary:
             temporary.write_bytes(data)
         set_judged(folder, exercise.id, data)
     except OSError as error:
