@@ -36,6 +36,13 @@ def atomic_write(file: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left of atomic writes in a folder and below. Nobody may be writing there."""
+    for file in folder.rglob("*.partial"):
+        if re.fullmatch(r".+\.[0-9a-f]{8}\.partial", file.name):
+            file.unlink(missing_ok=True)
+
+
 def system_error(error: BaseException) -> OSError | None:
     """The operating system's error, where a library reports it in its own words, or None."""
     if isinstance(error, OSError) and error.errno is not None:

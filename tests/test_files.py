@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from sdlearn.files import atomic_write, read_json
+from sdlearn.files import atomic_write, read_json, remove_leftovers
 
 
 def test_atomic_write(tmp_path: Path) -> None:
@@ -87,6 +87,15 @@ def test_another_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught, atomic_write(tmp_path / "a.txt"):
         (tmp_path / "other").read_text()
     assert caught.value.filename == str(tmp_path / "other")
+
+
+def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    own, left = tmp_path / "notes.partial", tmp_path / "model" / "a.0123abcd.partial"
+    left.parent.mkdir()
+    for file in (own, left):
+        file.write_text("x")
+    remove_leftovers(tmp_path)
+    assert own.exists() and not left.exists()
 
 
 def test_two_writers_of_one_file(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from sdlearn.models.blocks import Downsample, ResnetBlock, Upsample
 from sdlearn.models.text import TextLayer
 from sdlearn.models.unet import DownBlock, TimestepEmbedding, UpBlock
 from sdlearn.pipeline import StableDiffusion
+from sdlearn.storage import folder as storage_folder
 from sdlearn.storage.load import BUNDLED, load
 from sdlearn.storage.parts import PARTS
 from sdlearn.storage.save import save
@@ -118,6 +119,26 @@ def test_diffusers_loads_the_bundled_model_s_default_sampler() -> None:
     reference.scheduler.set_timesteps(ours.defaults.steps)
     grid = make_grid_karras(ours.schedule, ours.defaults.steps)
     assert reference.scheduler.timesteps.tolist() == grid.timesteps.tolist()
+
+
+def test_saving_over_a_model_that_fails_midway(
+    tiny: StableDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left must not load: it would be a mix of two models."""
+    save(tiny, tmp_path)
+    writes = storage_folder.save_part
+    full = OSError(28, "No space left on device")
+
+    def fails(folder: Path, *arguments: Any) -> None:
+        if folder.name == "unet":
+            raise full
+        writes(folder, *arguments)
+
+    monkeypatch.setattr(storage_folder, "save_part", fails)
+    with pytest.raises(OSError, match="No space left"):
+        save(tiny, tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"has no model_index\.json"):
+        load(tmp_path)
 
 
 def test_saved_folders(tiny: StableDiffusion, tiny_folder: Path, epsilon_folder: Path, tmp_path: Path) -> None:

@@ -178,8 +178,8 @@ def save_folder(model: StableDiffusion, folder: Path, dtype: torch.dtype) -> Non
 
     An old one is removed first: a folder in which half of a model was replaced must not load.
     """
-    (folder / "model_index.json").unlink(missing_ok=True)
     (folder / "scheduler").mkdir(parents=True, exist_ok=True)
+    (folder / "model_index.json").unlink(missing_ok=True)
     model.tokenizer.save(folder / "tokenizer")
     for name, network in zip(NETWORKS, model.networks, strict=True):
         save_part(folder / name, network.config, network.state_dict(), dtype)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from sdlearn.files import atomic_write
+from sdlearn.files import atomic_write, remove_leftovers
 from sdlearn.pictures import save_image_grid
 from sdlearn.training.loop import Ema, State, Task, TrainConfig, TrainStep, train
 
@@ -39,6 +39,8 @@ def run(task: Task, config: TrainConfig, folder: Path, *, progress: bool = True)
     settings = flatten({"training": asdict(config)} | task.settings)
     first = state.accelerator.is_main_process
     folder.mkdir(parents=True, exist_ok=True)
+    if first:
+        remove_leftovers(folder)
     checkpoint = folder / "checkpoint.pt"
     resume(state, checkpoint, settings)
 
