@@ -9,6 +9,7 @@ import torch
 from sdlearn import last
 from sdlearn.data import SUBJECTS, Scenes
 from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
+from sdlearn.evaluation import subject
 from sdlearn.evaluation.judge import Judge, JudgeConfig
 from sdlearn.lessons.recorded import (
     FOLDER,
@@ -17,6 +18,7 @@ from sdlearn.lessons.recorded import (
     first_stage,
     guidance_scales,
     kl_weights,
+    new_subject,
     pixels_or_latents,
     read_picture,
     read_pictures,
@@ -275,3 +277,23 @@ def test_answers_that_need_no_network() -> None:
                 shares = weights.masked_fill(~possible, -torch.inf).softmax(0)
                 mean = torch.einsum("n,nchw->chw", shares, latents.double())
                 assert torch.allclose(answered[name][i], ((s * x[i] - mean) / n).double(), atol=1e-4)
+
+
+def test_a_new_subject_goes_on_with_the_runs_that_are_missing(tmp_path, monkeypatch) -> None:
+    """Two runs of one step each; the second time nothing is trained."""
+    trained, six = [], torch.zeros(60, 3, 64, 64, dtype=torch.uint8)
+    scores = subject.Learned(0.5, 0.25, 1.0, 1.0, 0.75, 1.0)
+    monkeypatch.setattr(new_subject, "measure", lambda *_: (scores, six))
+    monkeypatch.setattr(new_subject, "train", lambda *_: trained.append(1) or ())
+    alone = {"data": {"class_prompts": [], "class_pictures": 0}}
+    runs = {
+        "one": new_subject.Run("lora", (0, 1), alone),
+        "two": new_subject.Run("textual_inversion", (1,), said="<mammoth>"),
+    }
+    for _ in range(2):
+        new_subject.record(tmp_path / "work", tmp_path / "run", runs, None)
+        assert len(trained) == 2
+    lines = (tmp_path / "run.csv").read_text().splitlines()
+    assert [line.split(",")[:2] for line in lines] == [["run", "step"], ["one", "0"], ["one", "1"], ["two", "1"]]
+    assert lines[3].split(",")[2] == "128"  # numbers learn
+    assert (tmp_path / "run.png").stat().st_size > 100
