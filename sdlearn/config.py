@@ -9,7 +9,10 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Self, TypeVar, get_args, get_origin, get_type_hints
 
+from sdlearn.files import shown
+
 Table = TypeVar("Table")
+MOST, MOST_LAYERS = 10**8, 256  # of a width, a number of steps and so on; of layers
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Config:
             accepted = cls.neutral.get(key, (None, False))
             if accepted is not ... and value not in accepted:
                 choices = " or ".join(repr(choice) for choice in accepted)
-                raise ValueError(f"{file}: {key} = {value!r} is not supported; accepted: {choices}")
+                raise ValueError(f"{file}: {shown(key)} = {shown(repr(value))} is not supported; accepted: {choices}")
         return read_table(cls, {key: value for key, value in values.items() if key in known}, file)
 
     def to_dict(self) -> dict[str, Any]:
@@ -64,13 +67,13 @@ def read_table(kind: type[Table], values: Mapping[str, Any], file: str) -> Table
     taken = {}
     for key, value in values.items():
         if key not in hints:
-            raise ValueError(f"{file}: {key} = {value!r} is unknown; accepted: {', '.join(hints)}")
+            raise ValueError(f"{file}: {shown(key)} = {shown(repr(value))} is unknown; accepted: {', '.join(hints)}")
         value = tuple(value) if isinstance(value, list) else value
         inner = next((one for one in get_args(hints[key]) or (hints[key],) if is_dataclass(one)), None)
         if inner is not None and isinstance(value, Mapping):
             value = read_table(inner, value, f"{file}: {key}")
         if not fits(value, hints[key]):
-            raise ValueError(f"{file}: {key} = {value!r} is not supported; accepted: {describe(hints[key])}")
+            raise ValueError(f"{file}: {key} = {shown(repr(value))} is not supported; accepted: {describe(hints[key])}")
         taken[key] = value
     try:
         return kind(**taken)
@@ -79,11 +82,16 @@ def read_table(kind: type[Table], values: Mapping[str, Any], file: str) -> Table
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of a field's type. Whole numbers count as numbers; True, NaN and infinity don't."""
+    """Whether a value is of a field's type. Whole numbers count as numbers; True, NaN and infinity don't.
+
+    Nor do whole numbers that need more than 64 bits, which JSON and TOML can hold.
+    """
     if isinstance(hint, UnionType):
         return any(fits(value, one) for one in get_args(hint))
     if get_origin(hint) is tuple:
         return isinstance(value, tuple) and all(fits(one, get_args(hint)[0]) for one in value)
+    if type(value) is int and abs(value) >= 2**63:
+        return False
     if hint is float:
         return type(value) is int or (type(value) is float and math.isfinite(value))
     return type(value) is hint
@@ -122,9 +130,15 @@ def check_groups(config: Any) -> None:
 
 
 def check_counts(config: Any, *keys: str) -> None:
-    """Raises ValueError unless these fields hold whole numbers above 0: one each, or a tuple with at least one."""
+    """Raises ValueError unless these fields hold whole numbers above 0: one each, or a tuple with at least one.
+
+    There are limits far above what exists, so that no file makes a program build networks for hours.
+    """
     for key in keys:
+        most = MOST_LAYERS if "layers" in key else MOST
         value = getattr(config, key)
         values = value if isinstance(value, tuple) and value else (value,)
-        if not all(is_count(one) for one in values):
-            raise ValueError(f"{key} = {value!r} is not supported; accepted: whole numbers above 0")
+        if not all(is_count(one, 1, most) for one in values) or len(values) > MOST_LAYERS:
+            raise ValueError(
+                f"{key} = {shown(repr(value))} is not supported; accepted: whole numbers above 0, at most {most}"
+            )

@@ -21,7 +21,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from sdlearn.files import atomic_write, read_json
+from sdlearn.files import atomic_write
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 END_OF_WORD = "</w>"
@@ -239,36 +239,13 @@ class Tokenizer:
             ValueError: a file is not JSON, lacks a key, a line of merges.txt is broken, or begin and end don't have
                 CLIP's names.
         """
-        folder = Path(folder)
-        if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-            vocab = read_json(folder / "vocab.json")
-            lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
-            merges = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]
-        elif (folder / "tokenizer.json").is_file():
-            model = read_json(folder / "tokenizer.json").get("model", {})
-            if missing := {"vocab", "merges"} - set(model):
-                raise ValueError(f"{folder / 'tokenizer.json'} lacks {' and '.join(sorted(missing))} of its model")
-            vocab, merges = model["vocab"], [tuple(m.split() if isinstance(m, str) else m) for m in model["merges"]]
-        else:
-            raise FileNotFoundError(f"{folder} needs vocab.json and merges.txt, or tokenizer.json, and holds neither")
-        for merge in merges:
-            if len(merge) != 2:
-                raise ValueError(f"{folder}: the merge {' '.join(merge)!r} is not two tokens with a space between")
+        from sdlearn.storage.tokenizer import read_tokenizer
 
-        settings, tokens = folder / "tokenizer_config.json", folder / "special_tokens_map.json"  # may be missing
-        config = read_json(settings) if settings.is_file() else {}
-        if "added_tokens_decoder" not in config and tokens.is_file():  # the newer kind holds everything
-            config |= read_json(tokens)
-        special = {name: config.get(name) or usual for name, usual in SPECIAL_TOKENS.items()}
-        special = {name: token if isinstance(token, str) else token["content"] for name, token in special.items()}
-        for name in ("bos_token", "eos_token"):
-            if special[name] != SPECIAL_TOKENS[name]:
-                raise ValueError(
-                    f"{folder}: {name} = {special[name]!r} is not supported; accepted: {SPECIAL_TOKENS[name]!r}"
-                )
-        max_length = config.get("model_max_length", 77)
-        max_length = 77 if max_length > 10**6 else max_length  # 10^30 stands for "not given"
-        return cls(vocab, merges, max_length, special["pad_token"])
+        vocab, merges, max_length, pad_token = read_tokenizer(Path(folder))
+        try:
+            return cls(vocab, merges, max_length, pad_token)
+        except ValueError as error:
+            raise ValueError(f"{folder}: {error}") from error
 
     def save(self, folder: str | Path) -> None:
         """Write the `tokenizer/` folder of a Diffusers model, which Transformers' CLIPTokenizer reads."""
@@ -284,6 +261,8 @@ class Tokenizer:
         for name, text in files.items():
             with atomic_write(Path(folder) / name) as temporary:
                 temporary.write_text(text, encoding="utf-8", newline="\n")
+        for other in ("tokenizer.json", "added_tokens.json"):  # of an old one, and Transformers would prefer them
+            (Path(folder) / other).unlink(missing_ok=True)
 
 
 SPECIAL_TOKENS = {"bos_token": BOS, "eos_token": EOS, "unk_token": EOS, "pad_token": EOS}

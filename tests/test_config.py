@@ -8,6 +8,7 @@ import pytest
 from sdlearn.config import Config, check_count, describe, fits, is_count
 from sdlearn.diffusion.schedule import ScheduleConfig
 from sdlearn.models.autoencoder import AutoencoderConfig
+from sdlearn.models.clip import CLIPConfig
 from sdlearn.models.text import TextConfig
 from sdlearn.models.unet import UNetConfig
 
@@ -209,3 +210,41 @@ def test_types(hint: Any) -> None:
     assert all(fits(value, hint) for value in accepted)
     assert not any(fits(value, hint) for value in refused)
     assert describe(hint) == words
+
+
+DDIM = {"_class_name": "DDIMScheduler", "clip_sample": False}
+
+
+@pytest.mark.parametrize("value", [2**63, -(10**30), 10**400])
+@pytest.mark.parametrize("hint", [int, float, int | None])
+def test_numbers_that_are_too_large(value: int, hint: Any) -> None:
+    assert not fits(value, hint)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (UNetConfig, {"layers_per_block": 10**6}, "layers_per_block = 1000000 .*at most 256"),
+        (UNetConfig, {"block_out_channels": [32] * 1000}, "must have the same length"),
+        (AutoencoderConfig, {"block_out_channels": [32] * 1000}, r"block_out_channels = \(32, 32.*… .*above 0"),
+        (TextConfig, {"num_hidden_layers": 10**9}, "num_hidden_layers = 1000000000 .*at most 256"),
+        (TextConfig, {"hidden_size": 10**12}, "hidden_size = 1000000000000 .*at most 100000000"),
+        (CLIPConfig, {"text_config": [1]}, r"text_config = \[1\] is not supported; accepted: a table"),
+        (ScheduleConfig, {"_class_name": ["DDIMScheduler"]}, r"_class_name = \['DDIMScheduler'\]"),
+        (
+            ScheduleConfig,
+            {**DDIM, "num_train_timesteps": 10**9},
+            "from 2 to 100000",
+        ),
+        (
+            ScheduleConfig,
+            {**DDIM, "steps_offset": 10**9},
+            "from 0 to 1000",
+        ),
+        (UNetConfig, {"x" * 1000: "y" * 1000}, "x… = 'yyy.*y… is not supported"),
+    ],
+)
+def test_values_that_are_far_too_large_or_of_another_kind(kind: Any, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=rf"^a\.json: .*{message}") as caught:
+        kind.from_dict(values, "a.json")
+    assert len(str(caught.value)) < 500

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import emoji
 import pytest
@@ -370,4 +371,54 @@ def test_errors(ours: Tokenizer, tmp_path: Path) -> None:
     ours.save(tmp_path)
     (tmp_path / "special_tokens_map.json").write_text('{"bos_token": "<s>"}')
     with pytest.raises(ValueError, match="bos_token = '<s>'"):
+        Tokenizer.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("vocab.json", {"a": 0, "b": "1"}, "the ids of its 2 tokens must be 0 to 1, each once"),
+        ("vocab.json", {"a": 0, "b": 0}, "the ids of its 2 tokens must be 0 to 1, each once"),
+        ("vocab.json", {"a": 0, "b": -1}, "the ids of its 2 tokens must be 0 to 1, each once"),
+        ("vocab.json", {"a": 0, "b": True}, "the ids of its 2 tokens must be 0 to 1, each once"),
+        ("vocab.json", {"a": [0], "b": None}, "the ids of its 2 tokens must be 0 to 1, each once"),
+        ("vocab.json", {}, "lacks"),
+        ("tokenizer_config.json", {"model_max_length": None}, r"tokenizer_config\.json: model_max_length = None"),
+        ("tokenizer_config.json", {"model_max_length": [77]}, r"model_max_length = \[77\], must be a whole number"),
+        ("tokenizer_config.json", {"model_max_length": True}, "model_max_length = True, must be a whole number"),
+        ("tokenizer_config.json", {"model_max_length": 1}, "model_max_length = 1, must be a whole number"),
+        ("special_tokens_map.json", {"pad_token": 5}, "pad_token = 5 is not supported; accepted: a text"),
+        ("special_tokens_map.json", {"pad_token": ["!"]}, r"pad_token = \['!'\] is not supported; accepted: a text"),
+        ("special_tokens_map.json", {"eos_token": {}}, None),
+        ("special_tokens_map.json", {"eos_token": {"content": None}}, "eos_token = None is not supported"),
+        ("special_tokens_map.json", {"pad_token": "none of the vocabulary"}, "lacks 1 of the tokens"),
+    ],
+)
+def test_other_values_in_the_files(
+    ours: Tokenizer, tmp_path: Path, name: str, content: dict[str, Any], message: str | None
+) -> None:
+    ours.save(tmp_path)
+    (tmp_path / name).write_text(json.dumps(content))
+    if message is None:  # an empty object is none
+        assert Tokenizer.from_folder(tmp_path).pad_token == EOS
+        return
+    with pytest.raises(ValueError, match=message) as caught:
+        Tokenizer.from_folder(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (None, "lacks merges and vocab"),
+        ([], "lacks merges and vocab"),
+        ({"vocab": [], "merges": []}, "vocab must be an object, and merges a list"),
+        ({"vocab": {}, "merges": "a b"}, "vocab must be an object, and merges a list"),
+        ({"vocab": {"a": 0}, "merges": [5]}, "the merge 5 is not two tokens"),
+        ({"vocab": {"a": 0}, "merges": [["a", None]]}, "the merge 'a None' is not two tokens"),
+    ],
+)
+def test_other_values_in_tokenizer_json(model: Any, message: str, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": model}))
+    with pytest.raises(ValueError, match=message):
         Tokenizer.from_folder(tmp_path)

@@ -152,8 +152,9 @@ def plms(
 
     A DDIM step (their transfer part) with a weighted mean of the last four raw predictions instead of the last one. The
     first step has no history, so it is made twice: the second time from the same start, with the mean of the
-    predictions at its two ends. With epsilon the method is second order; v turns from step to step, so for it such a
-    mean is only first order. x: noise (B, ...). Deterministic: `generator` is not used.
+    predictions at its two ends. With epsilon the method is second order, but only asymptotically: from 10 to 100 steps
+    the measured order is 1.3 to 1.5. v turns from step to step, so for it such a mean is only first order.
+    x: noise (B, ...). Deterministic: `generator` is not used.
 
     In the tail of a grid, too, call 1 repeats the first step, as in Diffusers. If the tail has no repeated timestep,
     that costs a step: from there on, x is one stride noisier than its timestep.

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from sdlearn.config import Config, check_count, is_count
+from sdlearn.config import Config, check_count
 
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
@@ -136,9 +136,8 @@ class ScheduleConfig(Config):
                 raise ValueError(
                     f"{key} = {getattr(self, key)!r} is not supported; accepted: {', '.join(map(str, accepted))}"
                 )
-        check_count("num_train_timesteps", self.num_train_timesteps, least=2)
-        if not is_count(self.steps_offset, least=0):
-            raise ValueError(f"steps_offset = {self.steps_offset!r}, must be a whole number, not negative")
+        check_count("num_train_timesteps", self.num_train_timesteps, least=2, most=100_000)
+        check_count("steps_offset", self.steps_offset, least=0, most=self.num_train_timesteps)
         for key in ("beta_start", "beta_end"):
             if not isinstance(getattr(self, key), int | float) or not 0 < getattr(self, key) < 1:
                 raise ValueError(f"{key} = {getattr(self, key)!r}, must be a number between 0 and 1")
@@ -153,7 +152,7 @@ class ScheduleConfig(Config):
         Raises ValueError with file, key and value when a value changes the computation and is not supported.
         """
         scheduler = values.get("_class_name")
-        if scheduler not in _CLASS_DEFAULTS:
+        if not isinstance(scheduler, str) or scheduler not in _CLASS_DEFAULTS:
             raise ValueError(
                 f"{file}: _class_name = {scheduler!r} is not supported; accepted: {', '.join(_CLASS_DEFAULTS)}"
             )

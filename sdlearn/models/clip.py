@@ -60,7 +60,10 @@ class CLIPConfig(Config):
         """Read a configuration. In old files `text_config_dict` overrides `text_config`."""
         values = dict(values)
         for key, part in (("text_config", TextConfig), ("vision_config", VisionConfig)):
-            tower = {**(values.get(key) or {}), **(values.pop(f"{key}_dict", None) or {})}
+            tables = values.get(key) or {}, values.pop(f"{key}_dict", None) or {}
+            if not all(isinstance(table, Mapping) for table in tables):
+                raise ValueError(f"{file}: {key} = {tables[0]!r} is not supported; accepted: a table")
+            tower = {**tables[0], **tables[1]}
             values[key] = part.from_dict(tower, f"{file}: {key}")
         return super().from_dict(values, file)
 

@@ -8,11 +8,9 @@ from safetensors.torch import save_file
 from sdlearn.files import atomic_write, read_json, write_json
 from sdlearn.models.clip import CLIP, CLIPConfig
 from sdlearn.models.text import TextConfig, TextEncoder
-from sdlearn.storage.folder import build, load_part
+from sdlearn.storage.folder import CLIP_WEIGHTS, build, load_part
 from sdlearn.storage.weights import load_weights
 
-# Transformers would take a model.safetensors for the complete CLIP, and fill the missing weights at random.
-WEIGHTS = "without_text_model.safetensors"
 NOTE = "The weights of text_model are in ../text_encoder. sdlearn.storage.clip.load_clip joins them."
 
 
@@ -30,7 +28,7 @@ def save_clip(clip: CLIP, folder: Path, dtype: torch.dtype = torch.float16) -> N
         )
     rest = {name: value for name, value in clip.state_dict().items() if not name.startswith("text_model.")}
     (folder / "clip").mkdir(exist_ok=True)
-    with atomic_write(folder / "clip" / WEIGHTS) as temporary:
+    with atomic_write(folder / "clip" / CLIP_WEIGHTS) as temporary:
         save_file({name: value.detach().to("cpu", dtype).contiguous() for name, value in rest.items()}, temporary)
     write_json(folder / "clip" / "config.json", {"_text_model": NOTE, **clip.config.to_dict()})
 
@@ -42,7 +40,7 @@ def load_clip(folder: str | Path, dtype: torch.dtype = torch.float32) -> CLIP:
         FileNotFoundError: one of the two folders, or a file in it, is missing.
         ValueError: a configuration is not supported, a file is damaged, or the weights don't fit.
     """
-    file, weights = Path(folder) / "clip" / "config.json", Path(folder) / "clip" / WEIGHTS
+    file, weights = Path(folder) / "clip" / "config.json", Path(folder) / "clip" / CLIP_WEIGHTS
     clip = build(CLIPConfig.from_dict(read_json(file), str(file)), CLIP, {})
     if not weights.is_file():
         raise FileNotFoundError(f"no file {weights}")

@@ -9,14 +9,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sdlearn.config import Config
+from sdlearn.config import Config, read_table
 from sdlearn.diffusion.schedule import ScheduleConfig
-from sdlearn.files import atomic_write, read_json, write_json
+from sdlearn.files import atomic_write, read_json, read_text, shown, write_json
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.text import TextConfig, TextEncoder
 from sdlearn.models.unet import UNet, UNetConfig
 from sdlearn.pipeline import StableDiffusion
-from sdlearn.storage.weights import load_weights, weight_file
+from sdlearn.storage.weights import PICKLES, SAFETENSORS, load_weights, map_file, weight_file
 from sdlearn.tasks.kinds import KINDS
 from sdlearn.tasks.plan import Defaults
 from sdlearn.tokenizer import Tokenizer
@@ -37,6 +37,8 @@ NETWORKS: dict[str, tuple[Callable[..., nn.Module], type[Config], str]] = {  # t
 # The ×4 upscaler's vae/config.json lacks its scaling factor, or holds the 0.18215 that programs fill in for it. So
 # Diffusers' StableDiffusionUpscalePipeline uses this value, whatever is in the file.
 UPSCALER, UPSCALER_SCALING_FACTOR = "StableDiffusionUpscalePipeline", 0.08333
+# Transformers would take a model.safetensors for the complete CLIP, and fill the missing weights at random.
+CLIP_WEIGHTS = "without_text_model.safetensors"
 DIFFUSERS_VERSION = "0.35.0"  # of the layout that we write; Diffusers' inpainting refuses folders without it
 OTHER_MODELS = {"StableDiffusionXL": "Stable Diffusion XL", "StableDiffusion3": "Stable Diffusion 3", "Flux": "Flux"}
 ACCEPTED = (
@@ -71,12 +73,13 @@ def describe_folder(folder: Path, make_tokenizer: type[Tokenizer]) -> Descriptio
 
 def check_folder(folder: Path) -> None:
     """Raises FileNotFoundError or ValueError unless the folder holds a model of a known kind, with all its parts."""
-    if not (folder / "model_index.json").is_file():
+    index = folder / "model_index.json"
+    if not index.is_file():
         raise FileNotFoundError(f"{folder} has no model_index.json; {ACCEPTED}")
-    kind = str(read_json(folder / "model_index.json").get("_class_name"))
+    kind = shown(read_json(index).get("_class_name"))
     if kind not in KINDS:
         known = next((f" ({name})" for prefix, name in OTHER_MODELS.items() if kind.startswith(prefix)), "")
-        raise ValueError(f"{folder} holds a {kind}{known}, which is not supported; accepted: {', '.join(KINDS)}")
+        raise ValueError(f"{index} holds a {kind}{known}, which is not supported; accepted: {', '.join(KINDS)}")
     if missing := [name for name in FOLDERS if not (folder / name).is_dir()]:
         raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}; a model folder has {', '.join(FOLDERS)}")
 
@@ -92,17 +95,12 @@ def read_configs(folder: Path) -> dict[str, Config]:
 
 def read_defaults(file: Path) -> Defaults | None:
     """The defaults stored with a model, or None. Raises ValueError for a missing or unknown key, or a bad value."""
-    if not file.is_file():
-        return None
-    try:
-        return Defaults(**read_json(file))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{file}: {error}") from error
+    return read_table(Defaults, read_json(file), str(file)) if file.is_file() else None
 
 
 def read_card(folder: Path) -> str | None:
     """The text of a model's card, or None."""
-    return (folder / "README.md").read_text(encoding="utf-8") if (folder / "README.md").is_file() else None
+    return read_text(folder / "README.md") if (folder / "README.md").is_file() else None
 
 
 def build(
@@ -170,6 +168,8 @@ def save_part(folder: Path, config: Config, state: Mapping[str, Tensor], dtype: 
     stored = {key: value.detach().to("cpu", dtype).contiguous() for key, value in state.items()}
     with atomic_write(folder / name) as temporary:
         save_file(stored, temporary, {"format": "pt"})
+    for other in {*SAFETENSORS, *PICKLES} - {name}:  # of an old model, and `weight_file` might prefer them
+        (folder / other).unlink(missing_ok=True)
     write_json(folder / "config.json", values)
 
 
@@ -180,6 +180,7 @@ def save_folder(model: StableDiffusion, folder: Path, dtype: torch.dtype) -> Non
     """
     (folder / "scheduler").mkdir(parents=True, exist_ok=True)
     (folder / "model_index.json").unlink(missing_ok=True)
+    remove_clip(folder, model.text_encoder, dtype)
     model.tokenizer.save(folder / "tokenizer")
     for name, network in zip(NETWORKS, model.networks, strict=True):
         save_part(folder / name, network.config, network.state_dict(), dtype)
@@ -194,3 +195,18 @@ def save_folder(model: StableDiffusion, folder: Path, dtype: torch.dtype) -> Non
     index |= {name: (library, kind or schedule["_class_name"]) for name, (library, kind) in FOLDERS.items()}
     index |= dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder"), (None, None))
     write_json(folder / "model_index.json", index)
+
+
+def remove_clip(folder: Path, text_encoder: nn.Module, dtype: torch.dtype) -> None:
+    """Remove the `clip/` of a folder, unless its text tower, the text encoder, stays the same to the last bit."""
+    files = [folder / "clip" / name for name in ("config.json", CLIP_WEIGHTS)]
+    if any(file.is_file() for file in files):
+        try:
+            stored, get = map_file(weight_file(folder / "text_encoder"))
+        except (OSError, ValueError):  # it isn't there, or damaged
+            stored, get = {}, None
+        state = text_encoder.state_dict()
+        same = stored.keys() == state.keys()
+        if not same or not all(torch.equal(get(key), value.to("cpu", dtype)) for key, value in state.items()):
+            for file in files:
+                file.unlink(missing_ok=True)

@@ -78,15 +78,18 @@ def load(
         prediction_type = prediction_type or find_prediction_type(path, about.tokenizer, **networks)
         networks["unet"].config = set_sample_size(networks["unet"].config, prediction_type)
     schedule = replace(about.schedule, prediction_type=prediction_type or about.schedule.prediction_type)
-    return StableDiffusion(
-        about.tokenizer,
-        *networks.values(),  # text encoder, autoencoder, UNet
-        own["pipeline"].get("schedule", Schedule)(schedule),
-        **functions(own),
-        defaults=about.defaults,
-        name=name,
-        card=about.card,
-    )
+    try:
+        return StableDiffusion(
+            about.tokenizer,
+            *networks.values(),  # text encoder, autoencoder, UNet
+            own["pipeline"].get("schedule", Schedule)(schedule),
+            **functions(own),
+            defaults=about.defaults,
+            name=name,
+            card=about.card,
+        )
+    except ValueError as error:  # a part doesn't accept what the one before it makes
+        raise ValueError(f"{path}: {error}") from error
 
 
 def functions(own: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -8,19 +8,20 @@ Older files of Diffusers spell the names in other ways, which are read, too.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from sdlearn.adapters.lora import LoRA, Update, layers
-from sdlearn.files import atomic_write
+from sdlearn.config import fits
+from sdlearn.files import atomic_write, shown
 from sdlearn.pipeline import StableDiffusion
-from sdlearn.storage.weights import check_dtype, is_safetensors, map_file
+from sdlearn.storage.weights import check_dtype, check_finite, check_floats, is_safetensors, map_file
 
 LAYOUTS = ("diffusers", "kohya")
 METADATA = "lora_adapter_metadata"  # Diffusers' name for a JSON object: r, lora_alpha and so on, for each network
@@ -68,13 +69,28 @@ def load_lora(file: str | Path, model: StableDiffusion) -> LoRA:
         else:
             unknown.append(key)
     check_fit(keys, unknown, stored, {name: tuple(layer.weight.shape) for name, layer in inside.items()}, path)
-    lora: LoRA = {}
-    for name, key in sorted(keys.items()):
-        A, B, ones = get(key["A"]), get(key["B"]), inside[name].weight.shape[2:]
-        alpha = get(key["alpha"]).item() if "alpha" in key else stored_alpha(metadata, name, len(A))
-        A, B = (one.reshape(*one.shape[:2], *ones) for one in (A, B))
-        lora[name] = Update(A, B, alpha).requires_grad_(False)
-    return lora
+    return {name: read_update(name, key, get, metadata, path, inside[name]) for name, key in sorted(keys.items())}
+
+
+def read_update(
+    name: str,
+    keys: Mapping[str, str],
+    get: Callable[[str], Tensor],
+    metadata: dict[str, Any],
+    file: Path,
+    layer: nn.Module,
+) -> Update:
+    """The update of one layer. keys: where the file holds its A, its B and perhaps its alpha."""
+    pair = [get(keys["A"]), get(keys["B"])]
+    for key, value in zip((keys["A"], keys["B"]), pair, strict=True):
+        check_floats(key, value, file)
+        check_finite(key, value, file)
+    alpha = get(keys["alpha"]).item() if "alpha" in keys else stored_alpha(metadata, name, len(pair[0]))
+    if not fits(alpha, float):
+        raise ValueError(f"{file}: alpha of {name} is {alpha!r}, must be a finite number")
+    ones = layer.weight.shape[2:]  # of a convolution
+    A, B = (one.reshape(*one.shape[:2], *ones) for one in pair)
+    return Update(A, B, alpha).requires_grad_(False)
 
 
 def spellings(name: str) -> list[str]:
@@ -96,15 +112,17 @@ def read_metadata(file: Path) -> dict[str, Any]:
         text = (opened.metadata() or {}).get(METADATA, "{}")
     try:
         values = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file}: its metadata {METADATA} is not JSON: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{file}: its metadata {METADATA} is {type(values).__name__}, must be an object")
     for network in ("unet", "text_encoder"):
         alpha, own = values.get(f"{network}.lora_alpha", 1), values.get(f"{network}.alpha_pattern", {})
-        numbers = [alpha, *own.values()] if isinstance(own, dict) else [None]
-        if not all(isinstance(one, int | float) for one in numbers):
-            raise ValueError(f"{file}: {network}.lora_alpha = {alpha!r}, alpha_pattern = {own!r}; must be numbers")
+        if not isinstance(own, dict) or not all(fits(one, float) for one in (alpha, *own.values())):
+            raise ValueError(
+                f"{file}: {network}.lora_alpha = {shown(alpha)}, alpha_pattern = {shown(own)}; "
+                "must be numbers, and finite"
+            )
     return values
 
 
@@ -137,7 +155,7 @@ def check_fit(
     file: Path,
 ) -> None:
     """Raises ValueError unless each layer has its A and its B, in shapes that fit its weight; names the first five."""
-    wrong = [f"no layer for {key}" for key in unknown]
+    wrong = [f"no layer for {shown(key)}" for key in unknown]
     for name, key in keys.items():
         if missing := {"A", "B"} - key.keys():
             wrong.append(f"{name} lacks its {' and '.join(sorted(missing))}")
@@ -161,7 +179,7 @@ def save_lora(lora: LoRA, file: str | Path, layout: str = "diffusers", dtype: to
         ValueError: the layout is unknown, the name doesn't end with .safetensors, or the adapter is empty.
     """
     check_dtype(dtype)
-    path = Path(file)
+    path = Path(file).expanduser()
     if layout not in LAYOUTS:
         raise ValueError(f"layout = {layout!r} is unknown; accepted: {', '.join(LAYOUTS)}")
     if path.suffix != ".safetensors" or not lora:

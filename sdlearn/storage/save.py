@@ -25,7 +25,7 @@ def save(model: StableDiffusion, destination: str | Path, dtype: torch.dtype = t
     """
     check_dtype(dtype)
     check_adapters(model)
-    path = Path(destination)
+    path = Path(destination).expanduser()
     if path.suffix == ".safetensors":
         save_single_file(model, path, dtype)
     elif path.suffix.lower() in SINGLE_FILES or path.is_file():

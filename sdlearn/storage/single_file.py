@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sdlearn.diffusion.schedule import ScheduleConfig
-from sdlearn.files import atomic_write
+from sdlearn.files import atomic_write, shown
 from sdlearn.models.autoencoder import Autoencoder
 from sdlearn.models.text import TextEncoder
 from sdlearn.models.unet import UNet, UNetConfig
@@ -61,7 +61,8 @@ def load_single_file(
     configs = {name: network.config for name, network in networks.items()}
     layout = CompVis(**configs, open_clip=any(key.startswith(OPEN_CLIP) for key in keys), ema=ema)
     if others := sorted({key.split(".")[0] for key in keys if layout.is_unknown(key)}):
-        warnings.warn(f"{file} also holds {', '.join(others)}, which drawing doesn't need: ignored", stacklevel=2)
+        names = ", ".join(map(shown, others[:10])) + (f" and {len(others) - 10} more" if len(others) > 10 else "")
+        warnings.warn(f"{file} also holds {names}, which drawing doesn't need: ignored", stacklevel=2)
     load_weights(networks, file, dtype, layout)
 
 
@@ -103,7 +104,9 @@ def stored_prediction_type(file: Path) -> str | None:
         return None
     ours = SPELLINGS.get(said.strip().lower(), said.strip().lower())
     if ours not in PREDICTION_TYPES:
-        warnings.warn(f"{file} says prediction_type {said!r}, which is unknown; the network is looked at", stacklevel=2)
+        warnings.warn(
+            f"{file} says prediction_type {shown(repr(said))}, which is unknown; the network is looked at", stacklevel=2
+        )
     return ours if ours in PREDICTION_TYPES else None
 
 

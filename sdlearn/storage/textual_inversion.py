@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sdlearn.files import atomic_write
+from sdlearn.files import atomic_write, shown
 from sdlearn.storage.pickles import load_pickle
-from sdlearn.storage.weights import check_dtype, is_safetensors, map_file
+from sdlearn.storage.weights import check_dtype, check_finite, check_floats, is_safetensors, map_file
 
 ACCEPTED = "accepted: one tensor whose name is the word (Diffusers), or string_to_param or emb_params (A1111)"
 
@@ -33,7 +33,11 @@ def load_embedding(file: str | Path) -> tuple[str, Tensor]:
     word, vectors = find_word(path, read_content(path))
     if not isinstance(vectors, Tensor) or vectors.ndim not in (1, 2) or not vectors.is_floating_point():
         shape = tuple(vectors.shape) if isinstance(vectors, Tensor) else type(vectors).__name__
-        raise ValueError(f"{path}: the vectors of {word!r} are {shape}; accepted: floats (C,) or (n, C)")
+        raise ValueError(f"{path}: the vectors of {shown(word)!r} are {shape}; accepted: floats (C,) or (n, C)")
+    if not isinstance(word, str) or not vectors.numel():
+        raise ValueError(f"{path} has no word or no vectors: {shown(word)}, {tuple(vectors.shape)}; {ACCEPTED}")
+    check_floats(word, vectors, path)
+    check_finite(word, vectors, path)
     return word, vectors.detach().reshape(-1, vectors.shape[-1]).float()
 
 
@@ -58,7 +62,7 @@ def find_word(file: Path, content: dict[str, Any]) -> tuple[str, Any]:
     if {"clip_l", "clip_g"} & content.keys():
         raise ValueError(f"{file} holds an embedding for Stable Diffusion XL, which is not supported; {ACCEPTED}")
     if len(content) != 1:
-        names = ", ".join(map(str, list(content)[:5]))
+        names = ", ".join(map(shown, list(content)[:5]))
         raise ValueError(f"{file} is no embedding: it holds {len(content)} entries, {names}; {ACCEPTED}")
     ((name, vectors),) = content.items()
     return (file.stem if name == "emb_params" else name), vectors
@@ -72,7 +76,7 @@ def save_embedding(file: str | Path, word: str, vectors: Tensor, dtype: torch.dt
         ValueError: the name doesn't end with .safetensors, or the dtype is not a floating-point one.
     """
     check_dtype(dtype)
-    path = Path(file)
+    path = Path(file).expanduser()
     if path.suffix != ".safetensors":
         raise ValueError(f"{path}: the name must end with .safetensors")
     with atomic_write(path) as temporary:

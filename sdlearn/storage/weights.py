@@ -8,6 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from sdlearn.files import shown
 from sdlearn.storage.compvis import CompVis, Place
 from sdlearn.storage.pickles import read_tensors
 
@@ -47,14 +48,25 @@ def map_file(file: Path) -> tuple[dict[str, tuple[int, ...]], Callable[[str], Te
         weights = safe_open(file, framework="pt")
         shapes = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(f"{file} is damaged or not a safetensors file: {error}") from error
+        raise ValueError(f"{file} is damaged or not a safetensors file: {shown(str(error))}") from error
     return shapes, weights.get_tensor
 
 
 def check_floats(key: str, value: Tensor, file: Path) -> None:
-    """Raises ValueError for a tensor that can't be weights: whole numbers, booleans, complex numbers."""
-    if not value.is_floating_point():
-        raise ValueError(f"{file}: {key} holds {str(value.dtype).removeprefix('torch.')}, must hold floats")
+    """Raises ValueError for a tensor that can't be weights: whole numbers, complex or sparse ones, no data."""
+    plain = value.layout is torch.strided and not value.is_meta
+    if not plain or not value.is_floating_point():
+        kind = str(value.dtype if plain else value.layout if not value.is_meta else value.device)
+        raise ValueError(f"{file}: {shown(key)} holds {kind.removeprefix('torch.')}, must hold floats")
+
+
+def check_finite(key: str, value: Tensor, file: Path) -> None:
+    """Raises ValueError for a tensor with NaN or infinity in it. One pass over it, without a copy."""
+    if value.numel():
+        ends = (value if value.element_size() > 1 else value.float()).aminmax()  # NaN, if there is one
+        if not (ends.min.isfinite() and ends.max.isfinite()):
+            dtype = str(value.dtype).removeprefix("torch.")
+            raise ValueError(f"{file}: {shown(key)} holds NaN, infinity, or numbers too large for {dtype}")
 
 
 def load_weights(
@@ -66,7 +78,7 @@ def load_weights(
     and the autoencoder's older attention names. With it, `model` is a ModuleDict of text_encoder, vae and unet.
 
     Raises:
-        ValueError: the file is damaged, or a name or shape is missing, extra or different.
+        ValueError: the file is damaged; a name or shape is missing, extra or different; or values aren't finite floats.
     """
     stored, get = map_file(file)
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
@@ -83,6 +95,7 @@ def load_weights(
         check_floats(place.key, value, file)
         value = value if place.third is None else value.chunk(3)[place.third]
         state[name] = value.reshape(expected[name]).to(dtype)
+        check_finite(place.key, state[name], file)
         copied += value.nbytes if value.dtype != dtype else 0
         if copied > limit:
             value, get, copied = None, None, 0
@@ -114,8 +127,8 @@ def check_names(expected: Mapping[str, Any], stored: Mapping[str, Any], file: Pa
     missing = sorted(set(expected) - set(stored))
     extra = sorted(set(stored) - set(expected))
     misshapen = sorted(name for name in set(expected) & set(stored) if expected[name] != stored[name])
-    first = [f"missing {name}" for name in missing] + [f"extra {name}" for name in extra]
-    first += [f"{name} is {stored[name]}, not {expected[name]}" for name in misshapen]
+    first = [f"missing {shown(name)}" for name in missing] + [f"extra {shown(name)}" for name in extra]
+    first += [f"{shown(name)} is {shown(stored[name])}, not {expected[name]}" for name in misshapen]
     if first:
         counts = f"{len(missing)} missing, {len(extra)} extra, {len(misshapen)} misshapen"
         raise ValueError(f"{file} does not fit the network: {counts}; the first: {'; '.join(first[:5])}")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import pytest
@@ -21,9 +22,10 @@ from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.blocks import ResnetBlock
 from sdlearn.models.clip import CLIP, CLIPConfig, VisionConfig
 from sdlearn.models.text import TextConfig, TextEncoder
-from sdlearn.storage.folder import load_part, read_configs, save_part
+from sdlearn.storage.folder import CLIP_WEIGHTS, load_part, read_configs, save_part
 from sdlearn.storage.hub import find_model
 from sdlearn.storage.load import load
+from sdlearn.storage.save import save
 
 TEXT = TextConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, vocab_size=50)
 VISION = VisionConfig(
@@ -323,3 +325,93 @@ def test_what_is_here_comes_before_the_hub(tiny_folder: Path, tmp_path: Path, mo
     for name in ("nowhere", "a/b/c", "./nowhere", "/nowhere/at-all", "~/nowhere", "a/", ""):
         with pytest.raises(FileNotFoundError, match=r"no model at .*; accepted: a model folder|has no model_index"):
             load(name) if name else find_model(tmp_path / "nowhere")
+
+
+# Weights that are no weights
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "message"),
+    [
+        (float("nan"), torch.float32, "NaN, infinity, or numbers too large for float32"),
+        (float("-inf"), torch.float32, "NaN, infinity, or numbers too large for float32"),
+        (1e6, torch.float16, "NaN, infinity, or numbers too large for float16"),
+        (float("nan"), torch.bfloat16, "NaN, infinity, or numbers too large for bfloat16"),
+    ],
+)
+def test_weights_that_are_not_finite(
+    value: float, dtype: torch.dtype, message: str, vae: tuple[Path, dict[str, Tensor]]
+) -> None:
+    folder, state = vae
+    state["encoder.conv_in.bias"][1] = value
+    save_file(state, folder / WEIGHTS)
+    with pytest.raises(ValueError, match=rf"{WEIGHTS}: encoder\.conv_in\.bias holds {message}"):
+        load_part(folder, Autoencoder, AutoencoderConfig, dtype)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (lambda one: one.int(), "int32"),
+        (lambda one: one > 0, "bool"),
+        (lambda one: one.cfloat(), "complex64"),
+        (lambda one: one.to_sparse(), "sparse_coo"),
+        (lambda one: one.to("meta"), "meta"),
+    ],
+)
+def test_tensors_without_floats(change: Any, kind: str, vae: tuple[Path, dict[str, Tensor]]) -> None:
+    folder, state = vae
+    (folder / WEIGHTS).unlink()
+    torch.save(
+        state | {"encoder.conv_in.bias": change(state["encoder.conv_in.bias"])}, folder / "diffusion_pytorch_model.bin"
+    )
+    with pytest.raises(
+        ValueError, match=rf"diffusion_pytorch_model.bin: encoder\.conv_in\.bias holds {kind}, must hold floats"
+    ):
+        load_part(folder, Autoencoder, AutoencoderConfig)
+
+
+def test_names_that_would_fill_the_screen(vae: tuple[Path, dict[str, Tensor]]) -> None:
+    folder, state = vae
+    save_file(state | {"x" * 10**6: torch.zeros(1), "a\nb\x1b[2J": torch.zeros(1)}, folder / WEIGHTS)
+    with pytest.raises(ValueError, match="2 extra") as caught:
+        load_part(folder, Autoencoder, AutoencoderConfig)
+    assert len(str(caught.value)) < 600 and str(caught.value).isprintable()
+
+
+# Saving over another model
+
+
+def test_other_weights_in_a_part_s_folder_are_replaced(tiny_folder: Path, tmp_path: Path) -> None:
+    """`load` and Diffusers would read some of these names before those that are written."""
+    shutil.copytree(tiny_folder, tmp_path / "model")
+    vae, tokenizer = tmp_path / "model" / "vae", tmp_path / "model" / "tokenizer"
+    stale = [vae / "model.safetensors", vae / "diffusion_pytorch_model.bin", tokenizer / "tokenizer.json"]
+    for file in stale:
+        file.write_text("of another model")
+    model = load(tiny_folder)
+    save(model, tmp_path / "model", torch.float32)
+    assert not any(file.exists() for file in stale)
+    for one, other in zip(load(tmp_path / "model").networks, model.networks, strict=True):
+        assert all(torch.equal(value, one.state_dict()[name]) for name, value in other.state_dict().items())
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_clip_stays_only_beside_its_text_encoder(same: bool, tiny_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_folder, tmp_path / "model")
+    model = load(tiny_folder)
+    save(model, tmp_path / "model", torch.float32)
+    (tmp_path / "model" / "clip").mkdir()
+    for name in ("config.json", CLIP_WEIGHTS, "notes.txt"):
+        (tmp_path / "model" / "clip" / name).write_text("{}")
+    if not same:
+        model.text_encoder.text_model.final_layer_norm.bias += 1
+    save(model, tmp_path / "model", torch.float32)
+    left = {file.name for file in (tmp_path / "model" / "clip").iterdir()}
+    assert left == ({"config.json", CLIP_WEIGHTS, "notes.txt"} if same else {"notes.txt"})
+
+
+def test_home_is_expanded(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save(load(tiny_folder), "~/model")
+    assert (tmp_path / "model" / "model_index.json").is_file()

@@ -11,8 +11,8 @@ from transformers import CLIPModel
 from sdlearn.lessons.check import randomize_
 from sdlearn.models.clip import CLIP, CLIPConfig, VisionConfig
 from sdlearn.models.text import TextConfig, TextEncoder
-from sdlearn.storage.clip import WEIGHTS, load_clip, save_clip
-from sdlearn.storage.folder import load_part
+from sdlearn.storage.clip import load_clip, save_clip
+from sdlearn.storage.folder import CLIP_WEIGHTS, load_part
 from sdlearn.storage.load import BUNDLED
 
 VISION = VisionConfig(
@@ -35,7 +35,7 @@ def clip(folder: Path) -> CLIP:
 
 def test_what_is_saved_is_loaded(clip: CLIP, folder: Path) -> None:
     save_clip(clip, folder, torch.float32)
-    assert not any(name.startswith("text_model.") for name in load_file(folder / "clip" / WEIGHTS))
+    assert not any(name.startswith("text_model.") for name in load_file(folder / "clip" / CLIP_WEIGHTS))
     again = load_clip(folder)
     assert again.config == clip.config
     assert again.state_dict().keys() == clip.state_dict().keys()
@@ -54,12 +54,12 @@ def test_what_is_missing_is_named(clip: CLIP, folder: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no file .*clip.config\.json"):
         load_clip(folder)
     save_clip(clip, folder)
-    stored = load_file(folder / "clip" / WEIGHTS)
-    save_file({name: value for name, value in stored.items() if name != "logit_scale"}, folder / "clip" / WEIGHTS)
+    stored = load_file(folder / "clip" / CLIP_WEIGHTS)
+    save_file({name: value for name, value in stored.items() if name != "logit_scale"}, folder / "clip" / CLIP_WEIGHTS)
     with pytest.raises(ValueError, match="1 missing, 0 extra, 0 misshapen; the first: missing logit_scale"):
         load_clip(folder)
-    (folder / "clip" / WEIGHTS).unlink()
-    with pytest.raises(FileNotFoundError, match=f"no file .*{WEIGHTS}"):
+    (folder / "clip" / CLIP_WEIGHTS).unlink()
+    with pytest.raises(FileNotFoundError, match=f"no file .*{CLIP_WEIGHTS}"):
         load_clip(folder)
 
 

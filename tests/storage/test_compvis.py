@@ -435,6 +435,14 @@ def test_what_other_programs_store_beside_the_networks(folder: Path, file: Path,
     assert_same_weights(loaded, load(file, config=folder))
 
 
+def test_many_strange_names_are_one_short_line(folder: Path, file: Path, tmp_path: Path) -> None:
+    strange = {f"strange{i}\n\x1b[2J{'x' * 1000}": torch.zeros(1) for i in range(1000)}
+    save_file(load_file(file) | strange, tmp_path / "a.safetensors")
+    with pytest.warns(UserWarning, match="and 990 more, which drawing doesn't need: ignored") as said:
+        load(tmp_path / "a.safetensors", config=folder)
+    assert str(said[0].message).isprintable() and len(str(said[0].message)) < 1500
+
+
 @pytest.mark.parametrize("dtype", [torch.int32, torch.bool, torch.complex64])
 def test_weights_that_are_no_floats(dtype: torch.dtype, folder: Path, file: Path, tmp_path: Path) -> None:
     state = load_file(file)

@@ -299,6 +299,9 @@ def test_a_file_for_another_model_is_refused_with_its_keys(model: StableDiffusio
         ('{"unet.lora_alpha": "6"}', "must be numbers"),
         ('{"unet.alpha_pattern": {"to_q": null}}', "must be numbers"),
         ('{"text_encoder.alpha_pattern": [6]}', "must be numbers"),
+        ('{"unet.lora_alpha": NaN}', "must be numbers, and finite"),
+        ('{"unet.lora_alpha": 1' + "0" * 400 + "}", "must be numbers, and finite"),
+        ("[" * 100_000, "is not JSON"),
         ("[]", "is list, must be an object"),
         ('{"unet.use_dora": true}', "holds a DoRA"),
     ],
@@ -307,6 +310,38 @@ def test_refused_metadata(model: StableDiffusion, metadata: str, message: str, t
     save_lora(random_lora(model), tmp_path / "a.safetensors")
     save_file(load_file(tmp_path / "a.safetensors"), tmp_path / "a.safetensors", {METADATA: metadata})
     with pytest.raises(ValueError, match=message):
+        load_lora(tmp_path / "a.safetensors", model)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda one: one.int(), "holds int32, must hold floats"),
+        (lambda one: one > 0, "holds bool, must hold floats"),
+        (lambda one: one.cfloat(), "holds complex64, must hold floats"),
+        (lambda one: one * float("nan"), "holds NaN, infinity, or numbers too large for float16"),
+        (lambda one: one + float("inf"), "holds NaN, infinity, or numbers too large for float16"),
+    ],
+)
+@pytest.mark.parametrize("matrix", ["down", "up"])
+def test_matrices_that_are_no_finite_floats(
+    model: StableDiffusion, matrix: str, change: Any, message: str, tmp_path: Path
+) -> None:
+    save_lora(random_lora(model), tmp_path / "a.safetensors", "kohya")
+    state = load_file(tmp_path / "a.safetensors")
+    key = next(key for key in state if key.endswith(f"lora_{matrix}.weight"))
+    save_file(state | {key: change(state[key])}, tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=rf"a\.safetensors: {key} {message}"):
+        load_lora(tmp_path / "a.safetensors", model)
+
+
+@pytest.mark.parametrize("alpha", [torch.tensor(float("nan")), torch.tensor(1j), torch.tensor(True)])
+def test_other_values_of_alpha(model: StableDiffusion, alpha: Tensor, tmp_path: Path) -> None:
+    save_lora(random_lora(model), tmp_path / "a.safetensors", "kohya")
+    state = load_file(tmp_path / "a.safetensors")
+    key = next(key for key in state if key.endswith("alpha"))
+    save_file(state | {key: alpha}, tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=r"a\.safetensors: alpha of .* must be a finite number"):
         load_lora(tmp_path / "a.safetensors", model)
 
 
