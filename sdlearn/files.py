@@ -53,6 +53,11 @@ def system_error(error: BaseException) -> OSError | None:
     return hidden and system_error(hidden)
 
 
+def parse_int(digits: str) -> int | float:
+    """A whole number of a JSON file. One that is too large for any tensor becomes a float, which no size may be."""
+    return int(digits) if len(digits) <= 18 else float(digits)
+
+
 def read_json(file: Path) -> dict[str, Any]:
     """Read a JSON file that holds an object.
 
@@ -63,7 +68,7 @@ def read_json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise FileNotFoundError(f"no file {file}")
     try:
-        values = json.loads(file.read_text(encoding="utf-8-sig"))
+        values = json.loads(file.read_text(encoding="utf-8-sig"), parse_int=parse_int)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not a JSON file: {error}") from error
     if not isinstance(values, dict):

@@ -260,14 +260,18 @@ class Tokenizer:
         if "added_tokens_decoder" not in config and tokens.is_file():  # the newer kind holds everything
             config |= read_json(tokens)
         special = {name: config.get(name) or usual for name, usual in SPECIAL_TOKENS.items()}
-        special = {name: token if isinstance(token, str) else token["content"] for name, token in special.items()}
+        special = {name: token.get("content") if isinstance(token, dict) else token for name, token in special.items()}
+        if wrong := {name: token for name, token in special.items() if not isinstance(token, str)}:
+            raise ValueError(f"{folder}: {wrong} in the settings of the tokenizer; accepted: texts")
         for name in ("bos_token", "eos_token"):
             if special[name] != SPECIAL_TOKENS[name]:
                 raise ValueError(
                     f"{folder}: {name} = {special[name]!r} is not supported; accepted: {SPECIAL_TOKENS[name]!r}"
                 )
         max_length = config.get("model_max_length", 77)
-        max_length = 77 if max_length > 10**6 else max_length  # 10^30 stands for "not given"
+        if isinstance(max_length, bool) or not isinstance(max_length, int | float) or not max_length >= 2:
+            raise ValueError(f"{settings}: model_max_length = {max_length!r}, must be a number of 2 or more")
+        max_length = 77 if max_length > 10**6 else int(max_length)  # 10^30 stands for "not given"
         return cls(vocab, merges, max_length, special["pad_token"])
 
     def save(self, folder: str | Path) -> None:

@@ -1,5 +1,6 @@
 """Files are written whole or not at all."""
 
+import math
 import os
 import resource
 from collections.abc import Callable, Iterator
@@ -137,3 +138,11 @@ def test_json_with_a_byte_order_mark_and_json_that_is_too_deep(tmp_path: Path) -
     file.write_text("[" * 100_000)
     with pytest.raises(ValueError, match=r"a\.json is not a JSON file"):
         read_json(file)
+
+
+def test_numbers_that_are_too_large(tmp_path: Path) -> None:
+    """As sizes of tensors they would end in an error deep inside; tokenizers say "no limit" with one of 31 digits."""
+    file = tmp_path / "a.json"
+    file.write_text(f'{{"a": 5, "b": {10**30}, "c": -{10**400}}}')
+    assert read_json(file) == {"a": 5, "b": 1e30, "c": -math.inf}
+    assert type(read_json(file)["b"]) is float

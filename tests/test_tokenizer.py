@@ -371,3 +371,21 @@ def test_errors(ours: Tokenizer, tmp_path: Path) -> None:
     (tmp_path / "special_tokens_map.json").write_text('{"bos_token": "<s>"}')
     with pytest.raises(ValueError, match="bos_token = '<s>'"):
         Tokenizer.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model_max_length": None}, r"tokenizer_config\.json: model_max_length = None, must be a number of 2 or more"),
+        ({"model_max_length": 1}, r"tokenizer_config\.json: model_max_length = 1, must be a number of 2 or more"),
+        ({"pad_token": 5}, r"\{'pad_token': 5\} in the settings of the tokenizer; accepted: texts"),
+        ({"bos_token": [1]}, r"\{'bos_token': \[1\]\} in the settings of the tokenizer; accepted: texts"),
+    ],
+)
+def test_settings_that_are_no_settings(settings: dict[str, object], message: str, tmp_path: Path) -> None:
+    train_bpe(["a cat"], 520).save(tmp_path)
+    (tmp_path / "special_tokens_map.json").unlink()
+    file = tmp_path / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+    with pytest.raises(ValueError, match=message):
+        Tokenizer.from_folder(tmp_path)

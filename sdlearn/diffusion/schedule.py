@@ -153,7 +153,7 @@ class ScheduleConfig(Config):
         Raises ValueError with file, key and value when a value changes the computation and is not supported.
         """
         scheduler = values.get("_class_name")
-        if scheduler not in _CLASS_DEFAULTS:
+        if not isinstance(scheduler, str) or scheduler not in _CLASS_DEFAULTS:
             raise ValueError(
                 f"{file}: _class_name = {scheduler!r} is not supported; accepted: {', '.join(_CLASS_DEFAULTS)}"
             )

@@ -96,7 +96,7 @@ def read_defaults(file: Path) -> Defaults | None:
         return None
     try:
         return Defaults(**read_json(file))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{file}: {error}") from error
 
 

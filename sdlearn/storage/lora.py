@@ -20,7 +20,7 @@ from torch import Tensor
 from sdlearn.adapters.lora import LoRA, Update, layers
 from sdlearn.files import atomic_write
 from sdlearn.pipeline import StableDiffusion
-from sdlearn.storage.weights import check_dtype, is_safetensors, map_file
+from sdlearn.storage.weights import check_dtype, check_floats, is_safetensors, map_file
 
 LAYOUTS = ("diffusers", "kohya")
 METADATA = "lora_adapter_metadata"  # Diffusers' name for a JSON object: r, lora_alpha and so on, for each network
@@ -72,6 +72,10 @@ def load_lora(file: str | Path, model: StableDiffusion) -> LoRA:
     for name, key in sorted(keys.items()):
         A, B, ones = get(key["A"]), get(key["B"]), inside[name].weight.shape[2:]
         alpha = get(key["alpha"]).item() if "alpha" in key else stored_alpha(metadata, name, len(A))
+        for part, one in (("A", A), ("B", B)):
+            check_floats(key[part], one, path)
+            if not one.isfinite().all():
+                raise ValueError(f"{path}: {key[part]} holds NaN or infinity")
         A, B = (one.reshape(*one.shape[:2], *ones) for one in (A, B))
         lora[name] = Update(A, B, alpha).requires_grad_(False)
     return lora

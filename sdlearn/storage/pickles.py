@@ -7,6 +7,7 @@ those of a short list. Old checkpoints hold a few harmless objects more, which a
 import codecs
 import pickle
 import re
+import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -61,14 +62,14 @@ def load_pickle(file: Path, allowed: Sequence[Any] = ()) -> Any:
 # What damaged pickles lead to. A RecursionError: data nested thousands of times.
 DAMAGE = (
     *(RuntimeError, EOFError, KeyError, IndexError, AttributeError, TypeError, ValueError, AssertionError),
-    *(UnicodeDecodeError, OverflowError, MemoryError, zipfile.BadZipFile),
+    *(UnicodeDecodeError, OverflowError, MemoryError, struct.error, zipfile.BadZipFile),
 )
 
 
 def first_sentence(error: BaseException) -> str:
-    """An error's text without what PyTorch adds about its own program."""
+    """An error's text without what PyTorch adds about its own program, and without advice to read the file unsafely."""
     lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:200]
+    return (lines[0] if lines and "weights_only" not in lines[0] else type(error).__name__)[:200]
 
 
 def check_zip(file: Path) -> None:

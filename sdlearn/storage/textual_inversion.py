@@ -31,7 +31,10 @@ def load_embedding(file: str | Path) -> tuple[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"no embedding file {path}")
     word, vectors = find_word(path, read_content(path))
-    if not isinstance(vectors, Tensor) or vectors.ndim not in (1, 2) or not vectors.is_floating_point():
+    if not isinstance(word, str):
+        raise ValueError(f"{path} is no embedding: its only entry is {word!r}; {ACCEPTED}")
+    fits = isinstance(vectors, Tensor) and vectors.ndim in (1, 2) and vectors.numel() and vectors.is_floating_point()
+    if not fits:
         shape = tuple(vectors.shape) if isinstance(vectors, Tensor) else type(vectors).__name__
         raise ValueError(f"{path}: the vectors of {word!r} are {shape}; accepted: floats (C,) or (n, C)")
     return word, vectors.detach().reshape(-1, vectors.shape[-1]).float()

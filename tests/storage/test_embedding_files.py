@@ -140,3 +140,12 @@ def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"must end with \.safetensors"):
         save_embedding(tmp_path / "a.pt", "<toy>", vectors(1))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "content", [{1: torch.zeros(4)}, {"string_to_param": {"*": torch.zeros(0, 4)}, "name": "a"}, {"a": torch.zeros(0)}]
+)
+def test_words_without_a_name_or_a_vector(content: dict[Any, Any], tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"a\.pt"):
+        load_embedding(tmp_path / "a.pt")

@@ -327,3 +327,18 @@ def test_files_that_cannot_be_read_or_written(model: StableDiffusion, tmp_path: 
     with pytest.raises(ValueError, match="accepted: diffusers, kohya"):
         save_lora(lora, tmp_path / "a.safetensors", "civitai")
     assert not (tmp_path / "a.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"), [(Tensor.int, "holds int32, must hold floats"), (Tensor.log, "NaN or inf")]
+)
+def test_numbers_that_can_be_no_weights(
+    spoil: Callable[[Tensor], Tensor], message: str, model: StableDiffusion, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.safetensors"
+    save_lora(random_lora(model), file)
+    stored = load_file(file)
+    key = next(iter(stored))
+    save_file(stored | {key: spoil(-stored[key].abs() - 1)}, file)
+    with pytest.raises(ValueError, match=rf"a\.safetensors: .*{message}"):
+        load_lora(file, model)
