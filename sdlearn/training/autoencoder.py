@@ -106,7 +106,8 @@ class AutoencoderTask:
             torch.manual_seed(self.seed)  # the first weights
             self.autoencoder = Autoencoder(recipe.model)
         else:
-            self.autoencoder = load_part(Path(recipe.parts.init) / "vae", Autoencoder, AutoencoderConfig)
+            init = Path(recipe.parts.init).expanduser()
+            self.autoencoder = load_part(init / "vae", Autoencoder, AutoencoderConfig)
         self.settings: dict[str, Any] = {"loss": asdict(recipe.loss), "model": asdict(self.autoencoder.config)}
         if recipe.parts is not None:
             self.settings |= {"freeze_encoder": recipe.parts.freeze_encoder}

@@ -192,14 +192,15 @@ class DiffusionTask:
         self.progress = progress
         self.seed, self.batch_size = recipe.training.seed, recipe.training.batch_size
         self.dropout, parts = recipe.data.caption_dropout, recipe.parts
-        self.tokenizer = Tokenizer.from_folder(Path(parts.clip) / "tokenizer")
-        self.text_encoder = load_part(Path(parts.clip) / "text_encoder", TextEncoder, TextConfig)
-        self.autoencoder = load_part(Path(parts.autoencoder) / "vae", Autoencoder, AutoencoderConfig)
+        clip, autoencoder = Path(parts.clip).expanduser(), Path(parts.autoencoder).expanduser()
+        self.tokenizer = Tokenizer.from_folder(clip / "tokenizer")
+        self.text_encoder = load_part(clip / "text_encoder", TextEncoder, TextConfig)
+        self.autoencoder = load_part(autoencoder / "vae", Autoencoder, AutoencoderConfig)
         for frozen in (self.text_encoder, self.autoencoder):
             frozen.requires_grad_(False)
         self.schedule = Schedule(recipe.schedule)
         if recipe.model is None:
-            unet = load_part(Path(parts.init) / "unet", UNet, UNetConfig, attention=OpenAttention)
+            unet = load_part(Path(parts.init).expanduser() / "unet", UNet, UNetConfig, attention=OpenAttention)
             self.unet = unet.requires_grad_(True)
         else:
             torch.manual_seed(self.seed)  # the first weights
