@@ -9,6 +9,7 @@ import re
 import sys
 import time
 import warnings
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
@@ -343,6 +344,7 @@ def train(
 ) -> None:
     """Train a network as a recipe says. The finished network is in OUTPUT/model."""
     try:
+        from sdlearn.training.lock import lock
         from sdlearn.training.loop import processes
         from sdlearn.training.run import read_recipe, run
     except ModuleNotFoundError as error:
@@ -368,12 +370,14 @@ def train(
             from sdlearn.training.adapters import TextualInversionTask as Task
 
     values = read_table(Recipe, read_recipe(recipe), str(recipe))
-    alone = kind in (Kind.CLIP, Kind.AUTOENCODER)
-    task = Task(values) if alone else Task(values, output)  # the others store latents in the folder
-    if kind in TEACHING:
-        tell_memory(task, values.training)
-    run(task, values.training, output)
-    if processes().is_main_process:
+    first = processes().is_main_process
+    with lock(output) if first else nullcontext():
+        alone = kind in (Kind.CLIP, Kind.AUTOENCODER)
+        task = Task(values) if alone else Task(values, output)  # the others store latents in the folder
+        if kind in TEACHING:
+            tell_memory(task, values.training)
+        run(task, values.training, output)
+    if first:
         print(output / "model")
     processes().destroy_process_group()
 

@@ -28,6 +28,7 @@ from sdlearn.pipeline import decode_latents, encode_pictures
 from sdlearn.storage.folder import load_part, save_part
 from sdlearn.tokenizer import Tokenizer
 from sdlearn.training.attention import OpenAttention
+from sdlearn.training.checkpoint import check_recipe
 from sdlearn.training.loop import TrainConfig, checksum, generator_for, processes
 
 SAMPLE_PROMPTS = (
@@ -212,11 +213,12 @@ class DiffusionTask:
         size = len(self.pictures) if self.pictures else recipe.data.pool_size
         networks = self.autoencoder, self.text_encoder, self.tokenizer
         source = fingerprint(*networks, self.pictures, size, self.seed)
-        self.pool = self.load_pool(folder / "pool.safetensors", size, source)
         self.settings = {name: asdict(getattr(recipe, name)) for name in ("schedule", "data")}
         self.settings |= {"model": asdict(self.unet.config), "checksum of the pool": source[:12]}
         if recipe.model is None:
             self.settings |= {"checksum of init": checksum(self.unet)[:12]}
+        check_recipe({"training": asdict(recipe.training)} | self.settings, folder)
+        self.pool = self.load_pool(folder / "pool.safetensors", size, source)
 
     def load_pool(self, file: Path, size: int, source: str) -> Pool:
         """Read the stored latents. If there are none from this source, one process makes them; the others wait."""

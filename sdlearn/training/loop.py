@@ -276,7 +276,10 @@ def processes() -> PartialState:
     Raises:
         RuntimeError: not all of them are found; each would train alone and overwrite the others' files.
     """
-    started = int(os.environ.get("WORLD_SIZE", 1))
+    started = os.environ.get("WORLD_SIZE", "1")
+    if not started.isdecimal():
+        raise RuntimeError(f"WORLD_SIZE={started} in the environment: torchrun sets it to a number of processes")
+    started = int(started)
     # Without a GPU accelerate looks for other processes only if told to use the CPU. And they can have to wait for
     # the first one longer than the usual ten minutes: while it encodes scenes, or draws samples.
     cpu = started > 1 and not (torch.cuda.is_available() or torch.xpu.is_available())

@@ -21,8 +21,9 @@ from small import LINEAR, LinearTask, assert_same, assert_same_end, load, make, 
 from torch import Tensor, nn
 
 import sdlearn.training.run as runs
+from sdlearn.training.checkpoint import before, load_checkpoint, save_checkpoint
 from sdlearn.training.loop import TrainConfig
-from sdlearn.training.run import before, load_checkpoint, run, save_checkpoint
+from sdlearn.training.run import run
 
 # --- killed and resumed ---
 
