@@ -1,4 +1,4 @@
-"""Writing files atomically, and reading JSON."""
+"""Writing files atomically, and reading texts and JSON."""
 
 import json
 import os
@@ -20,20 +20,22 @@ def atomic_write(file: Path) -> Iterator[Path]:
     Raises:
         OSError: the file can't be written, for example because the disk is full; it names `file`.
     """
-    temporary = file.with_name(f"{file.stem}.{secrets.token_hex(4)}.partial")
+    temporary = file.with_name(f"{file.stem[:40]}.{secrets.token_hex(4)}.partial")
     try:
         with temporary.open("x"):  # it is made here, or the name is somebody's
             mode = temporary.stat().st_mode
-        yield temporary
-        temporary.chmod(mode)  # some libraries make their files for the owner alone
-        temporary.replace(file)
+        try:
+            yield temporary
+            if temporary.stat().st_mode != mode:
+                temporary.chmod(mode)  # some libraries make their files for the owner alone
+            temporary.replace(file)
+        finally:
+            temporary.unlink(missing_ok=True)
     except Exception as error:
         reason = system_error(error)
         if reason is None or reason.filename not in (None, str(temporary), temporary):
             raise
         raise OSError(reason.errno, reason.strerror, str(file)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -58,6 +60,21 @@ def parse_int(digits: str) -> int | float:
     return int(digits) if len(digits) <= 18 else float(digits)
 
 
+def read_text(file: Path) -> str:
+    """Read a text in UTF-8, with or without a byte order mark.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no text in UTF-8.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"no file {file}")
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not a text in UTF-8: {error}") from error
+
+
 def read_json(file: Path) -> dict[str, Any]:
     """Read a JSON file that holds an object.
 
@@ -65,15 +82,20 @@ def read_json(file: Path) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         ValueError: it is not JSON, or not an object.
     """
-    if not file.is_file():
-        raise FileNotFoundError(f"no file {file}")
+    text = read_text(file)
     try:
-        values = json.loads(file.read_text(encoding="utf-8-sig"), parse_int=parse_int)
+        values = json.loads(text, parse_int=parse_int)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not a JSON file: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{file} holds {type(values).__name__}, must hold an object")
     return values
+
+
+def shown(value: Any) -> str:
+    """A value from a file as messages show it: on one line, without control characters, at most 100 characters."""
+    text = value if isinstance(value, str) and value.isprintable() else repr(value)
+    return text if len(text) <= 100 else f"{text[:99]}…"
 
 
 def write_json(file: Path, values: Mapping[str, Any]) -> None:

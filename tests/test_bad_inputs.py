@@ -698,7 +698,7 @@ FILES = [
         rf"model.unet.{WEIGHTS} is damaged or not a safetensors file",
     ),
     Bad("broken JSON", lambda m: load_with("vae/config.json", "{"), r"vae.config\.json is not a JSON file"),
-    Bad("binary JSON", lambda m: load_with("unet/config.json", b"\xff"), r"config\.json is not a JSON file"),
+    Bad("binary JSON", lambda m: load_with("unet/config.json", b"\xff"), r"config\.json is not a text in UTF-8"),
     Bad("JSON list", lambda m: load_with("model_index.json", "[]"), r"index\.json holds list, must hold an object"),
     Bad(
         "defaults 0",

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from sdlearn.files import atomic_write, read_json, remove_leftovers
+from sdlearn import files
+from sdlearn.files import atomic_write, read_json, read_text, remove_leftovers, shown
 
 
 def test_atomic_write(tmp_path: Path) -> None:
@@ -146,3 +147,47 @@ def test_numbers_that_are_too_large(tmp_path: Path) -> None:
     file.write_text(f'{{"a": 5, "b": {10**30}, "c": -{10**400}}}')
     assert read_json(file) == {"a": 5, "b": 1e30, "c": -math.inf}
     assert type(read_json(file)["b"]) is float
+
+
+def test_a_temporary_name_that_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is somebody's file: it stays, and nothing is written."""
+    monkeypatch.setattr(files.secrets, "token_hex", lambda count: "0123abcd")
+    taken = tmp_path / "a.0123abcd.partial"
+    taken.write_text("theirs")
+    with pytest.raises(FileExistsError) as caught, atomic_write(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
+    assert caught.value.filename == str(tmp_path / "a.txt")
+    assert taken.read_text() == "theirs" and list(tmp_path.iterdir()) == [taken]
+
+
+def test_the_longest_name_that_a_file_can_have(tmp_path: Path) -> None:
+    file = tmp_path / ("x" * 251 + ".txt")
+    with atomic_write(file) as temporary:
+        temporary.write_text("new")
+    assert file.read_text() == "new"
+
+
+def test_a_folder_that_knows_no_modes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some mounted drives refuse chmod. Where the mode is right already, nothing is asked of them."""
+
+    def refuse(path: Path, mode: int) -> None:
+        raise PermissionError(1, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    with atomic_write(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "a.txt").read_text() == "new"
+
+
+def test_a_text_in_another_coding(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_bytes("Bär".encode("latin-1"))
+    for read in (read_text, read_json):
+        with pytest.raises(ValueError, match=r"a\.md is not a text in UTF-8"):
+            read(tmp_path / "a.md")
+
+
+def test_values_in_messages() -> None:
+    assert shown("unet.conv_in.weight") == "unet.conv_in.weight"
+    assert shown("a\nb\x1b[31m") == "'a\\nb\\x1b[31m'"
+    assert shown([1, None]) == "[1, None]"
+    assert len(shown("x" * 10**6)) == len(shown(10**4000)) == 100
