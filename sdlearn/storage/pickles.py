@@ -1,75 +1,84 @@
 """Files of torch.save, which are pickles: reading what is harmless in them, and refusing all else by name.
 
 A pickle can name any function, to be called when it is opened. PyTorch's reader (`weights_only=True`) calls none but
-those of a short list. Old checkpoints hold a few harmless objects more, which are added to it here.
+those of a short list. Old checkpoints hold a few objects more beside their tensors. They are named here, and not one of
+them is made: something empty stands for each.
 """
 
-import codecs
 import pickle
 import re
 import struct
+import warnings
 import zipfile
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy._core import multiarray  # what NumPy's own pickles name
 
-# NumPy's numbers and arrays, under the names of NumPy 1 and of NumPy 2.
-NUMPY = [np.dtype, np.ndarray, *{type(np.dtype(one)) for one in "?bhilqBHILQefdSU"}]
-for one in (multiarray.scalar, multiarray._reconstruct):
-    NUMPY += [(one, f"{module}.multiarray.{one.__name__}") for module in ("numpy.core", "numpy._core")]
-# The files of SD 1 also hold a callback object from their training. It becomes an empty one.
-WATCHER = type("ModelCheckpoint", (), {"__module__": "pytorch_lightning.callbacks.model_checkpoint"})
+from sdlearn.files import shown
 
 
-def plain_dict(*factory: type) -> dict[Any, Any]:
-    """What stands for a defaultdict, which PyTorch's reader can't fill."""
-    return {}
+class Empty:
+    """Stands for an object that nothing here needs: whatever a file says about it is ignored."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
 
 
-HARMLESS = [*NUMPY, codecs.encode, (plain_dict, "collections.defaultdict"), OrderedDict, dict, WATCHER]
+class EmptyDict:
+    """Stands for a dictionary of a class of its own, such as a defaultdict: it is made as a plain one."""
 
-GLOBAL = re.compile(r"(?:GLOBAL|Unsupported class|Can only build Tensor, .* got) (\S+)")
+    def __new__(cls, *_: Any) -> dict[Any, Any]:
+        return {}
+
+
+# NumPy's numbers and arrays, under the names of NumPy 1 and of NumPy 2; what training programs keep of their settings.
+OBJECTS = (
+    *("numpy.dtype", "numpy.ndarray"),
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    *("pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint", "argparse.Namespace", "typing.Any"),
+    *("omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig", "omegaconf.nodes.AnyNode"),
+    *("omegaconf.base.ContainerMetadata", "omegaconf.base.Metadata"),
+)
+DICTIONARIES = (
+    *("collections.defaultdict", "pytorch_lightning.utilities.parsing.AttributeDict"),
+    *("lightning_fabric.utilities.data.AttributeDict", "lightning.fabric.utilities.data.AttributeDict"),
+)
+# `dict` and `list` are what defaultdicts and settings are made with.
+HARMLESS = [(Empty, name) for name in OBJECTS] + [(EmptyDict, name) for name in DICTIONARIES] + [dict, list]
+
+WANTED = re.compile(r"(?:GLOBAL|Unsupported class) (\S+)")
+# What damaged pickles lead to. A RecursionError: data nested thousands of times.
+DAMAGE = (
+    *(RuntimeError, EOFError, KeyError, IndexError, AttributeError, TypeError, ValueError, AssertionError),
+    *(OverflowError, MemoryError, zipfile.BadZipFile, struct.error, pickle.UnpicklingError),
+)
 
 
 def load_pickle(file: Path, allowed: Sequence[Any] = ()) -> Any:
-    """What a file of torch.save holds, with its tensors memory-mapped: data, and objects of harmless classes.
+    """What a file of torch.save holds, with its tensors memory-mapped: plain data, and objects of allowed classes.
 
-    Nothing in the file is run. allowed: further classes.
+    Nothing in the file is run. What PyTorch says about a file is not passed on: it advises to open it unsafely.
 
     Raises:
         ValueError: the file is damaged, of another kind, compressed, or needs something that isn't on the list.
     """
     check_zip(file)
     try:
-        with torch.serialization.safe_globals([*HARMLESS, *allowed]):
+        with torch.serialization.safe_globals([*HARMLESS, *allowed]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about other versions of the format
             return torch.load(file, map_location="cpu", mmap=zipfile.is_zipfile(file), weights_only=True)
-    except pickle.UnpicklingError as error:  # its text advises to open the file unsafely: it is not passed on
-        if wanted := GLOBAL.search(str(error)):
-            name = wanted[1].strip("`'\"")
+    except DAMAGE as error:
+        if wanted := WANTED.search(str(error)):
+            name = shown(wanted[1].strip("`'\""))
             raise ValueError(
                 f"{file} needs {name}, which is not on the list of harmless names; refused, nothing was run"
             ) from error
-        raise ValueError(f"{file} is damaged, or holds more than tensors and plain values; nothing was run") from error
-    except DAMAGE as error:
-        raise ValueError(f"{file} is damaged, or not a torch.save file: {first_sentence(error)}") from error
-
-
-# What damaged pickles lead to. A RecursionError: data nested thousands of times.
-DAMAGE = (
-    *(RuntimeError, EOFError, KeyError, IndexError, AttributeError, TypeError, ValueError, AssertionError),
-    *(UnicodeDecodeError, OverflowError, MemoryError, struct.error, zipfile.BadZipFile),
-)
-
-
-def first_sentence(error: BaseException) -> str:
-    """An error's text without what PyTorch adds about its own program, and without advice to read the file unsafely."""
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines and "weights_only" not in lines[0] else type(error).__name__)[:200]
+        raise ValueError(
+            f"{file} is damaged, or no file of torch.save with tensors and plain values; nothing was run"
+        ) from error
 
 
 def check_zip(file: Path) -> None:
@@ -81,8 +90,8 @@ def check_zip(file: Path) -> None:
         return
     try:
         entries = zipfile.ZipFile(file).infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise ValueError(f"{file} is damaged, or not a torch.save file: {first_sentence(error)}") from error
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
+        raise ValueError(f"{file} is damaged: its table of contents can't be read") from error
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise ValueError(f"{file} is a compressed zip, which torch.save never writes; unpack and save it again")
     if sum(entry.file_size for entry in entries) > file.stat().st_size:
