@@ -114,6 +114,11 @@ def path(text: str) -> Path:
         raise typer.BadParameter(f"{text}: there is no such home folder") from error
 
 
+def model_name(text: str) -> str:
+    """A model's name as it is, and a path in the home folder with that folder's name."""
+    return str(path(text)) if text.startswith("~") else text
+
+
 PathOption = partial(typer.Option, parser=path)
 PathArgument = partial(typer.Argument, parser=path)
 

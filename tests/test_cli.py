@@ -247,6 +247,8 @@ class TestGenerate:
             (["--like", "broken.png"], "can't be read"),
             (["--like", "extra.png"], "can't be read"),
             (["--like", "wrong.png"], "seed = 'x'"),
+            (["--like", "true.png"], "true.png holds seed = True"),
+            (["a cat", "--model=~nobody-has-this-name/x"], "there is no such home folder"),
         ],
     )
     def test_error_is_one_line(self, run: Run, arguments: list[str], message: str) -> None:
@@ -261,6 +263,7 @@ class TestGenerate:
             for name, lora in (("number", 3), ("numbers", [3]), ("gone", ["gone.safetensors"]))
         }
         texts |= {"plain": None, "broken": "{", "extra": '{"a": 1}', "wrong": json.dumps(values | {"seed": "x"})}
+        texts |= {"true": json.dumps(values | {"seed": True})}
         for name, text in texts.items():
             info = PngInfo()
             if text is not None:

@@ -122,7 +122,7 @@ def _name(file: Path, folder: Path) -> str:
 
 def _captions(folder: Path, files: list[Path]) -> dict[Path, str]:
     table = folder / "captions.csv"
-    if not table.exists():
+    if not table.exists() and not table.is_symlink():
         texts = {file: file.with_suffix(".txt") for file in files}
         return {file: _text(text).strip() for file, text in texts.items() if text.exists()}
     try:
