@@ -22,6 +22,7 @@ override REPO := $(value REPO)
 override RUN := $(value RUN)
 override KAGGLE_PYTHON := $(value KAGGLE_PYTHON)
 export PROMPT MODEL SEED REPO RUN KAGGLE_PYTHON
+RECORDED := $(filter-out __init__,$(notdir $(basename $(wildcard sdlearn/lessons/recorded/*.py))))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -105,9 +106,8 @@ real: $(VENV)/dev  ## the same for a real checkpoint, with pictures: MODEL=a fol
 	$(BIN)/python benchmarks/real.py "$$MODEL"
 
 recorded: $(VENV)/dev  ## repeat a lesson's recorded run (half an hour): RUN=epsilon_or_v
-	@case "$$RUN" in "" | *[!a-z0-9_]*) \
-		echo "RUN must be one of:" $(notdir $(basename $(filter-out %/__init__.py,$(wildcard sdlearn/lessons/recorded/*.py)))) >&2; \
-		exit 2; esac
+	@case "$$RUN" in "" | _* | *[!a-z0-9_]*) false ;; *) test -f "sdlearn/lessons/recorded/$$RUN.py" ;; esac || { \
+		echo RUN must be one of: $(RECORDED) >&2; exit 2; }
 	$(BIN)/python -m "sdlearn.lessons.recorded.$$RUN"
 
 evaluate: $(VENV)/dev  ## the bundled model's scores

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import typer
 
 from sdlearn.config import read_table
-from sdlearn.console import PathArgument, PathOption, call, path, prepare
+from sdlearn.console import PathArgument, PathOption, call, model_name, path, prepare
 from sdlearn.files import atomic_write
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ PROMPTS = (
     "a snowman on a red background",
 )
 Model = Annotated[
-    str | None, typer.Option(help="A folder, file or hub name. Else $SDLEARN_MODEL, else the bundled model.")
+    str | None,
+    typer.Option(parser=model_name, help="A folder, file or hub name. Else $SDLEARN_MODEL, else the bundled model."),
 ]
 
 
@@ -95,7 +96,8 @@ class Settings:
         except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"{file} holds settings that can't be read: {error}") from error
         for field in fields(cls):
-            if not isinstance(value := getattr(settings, field.name), field.type):
+            value = getattr(settings, field.name)
+            if isinstance(value, bool) or not isinstance(value, field.type):
                 raise ValueError(f"{file} holds {field.name} = {value!r}, which is not of type {field.type}")
         for name in ("lora", "embedding"):
             if not all(isinstance(one, str) for one in getattr(settings, name) or ()):
@@ -152,7 +154,7 @@ def generate(
     from sdlearn.storage.load import BUNDLED
 
     source = chosen.get("model", os.environ.get("SDLEARN_MODEL"))  # None: the bundled model, in a stored picture too
-    if source and model is None and "model" in stored and not Path(source).expanduser().exists():
+    if source and model is None and "model" in stored and not path(source).exists():
         raise ValueError(f"{like} names the model {source}, which is not here; if you trust it, add --model {source}")
     pipeline = sdlearn.load(source or BUNDLED)
     defaults: dict[str, Any] = {"negative_prompt": "", "seed": 0, "model": source}

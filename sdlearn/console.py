@@ -13,6 +13,8 @@ from typing import NoReturn
 
 import typer
 
+from sdlearn.paths import expand
+
 PLAIN = {"○": "o", "✔": "+", "✘": "x", "…": "...", "–": "-", "−": "-", "×": "x"}  # for consoles that lack these
 
 
@@ -104,14 +106,16 @@ def close_stdout() -> None:
 
 
 def path(text: str) -> Path:
-    """The path that an option names; ~ is the home folder, also where a shell didn't see it.
-
-    Raises typer.BadParameter when there is no such home folder.
-    """
+    """The path that an option names. Raises typer.BadParameter if its home folder doesn't exist."""
     try:
-        return Path(text).expanduser()
-    except RuntimeError as error:
-        raise typer.BadParameter(f"{text}: there is no such home folder") from error
+        return expand(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def model_name(text: str) -> str:
+    """A model's name as it is, and a path in the home folder with that folder's name."""
+    return str(path(text)) if text.startswith("~") else text
 
 
 PathOption = partial(typer.Option, parser=path)

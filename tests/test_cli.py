@@ -247,6 +247,7 @@ class TestGenerate:
             (["--like", "broken.png"], "can't be read"),
             (["--like", "extra.png"], "can't be read"),
             (["--like", "wrong.png"], "seed = 'x'"),
+            (["--like", "true.png"], "true.png holds seed = True"),
         ],
     )
     def test_error_is_one_line(self, run: Run, arguments: list[str], message: str) -> None:
@@ -261,6 +262,7 @@ class TestGenerate:
             for name, lora in (("number", 3), ("numbers", [3]), ("gone", ["gone.safetensors"]))
         }
         texts |= {"plain": None, "broken": "{", "extra": '{"a": 1}', "wrong": json.dumps(values | {"seed": "x"})}
+        texts |= {"true": json.dumps(values | {"seed": True})}
         for name, text in texts.items():
             info = PngInfo()
             if text is not None:
@@ -377,7 +379,8 @@ class TestHome:
         assert run("train", "autoencoder", "--recipe=~/a.toml", "--output=~/run") == f"{home}/run/model\n"
         assert "The run is complete" in run("doctor", "~/run")
         assert f"{home}/none" in run.fails("assemble", "~/none", "--output=~/model")
-        assert "there is no such home folder" in run.fails("doctor", "~nobody-has-this-name/run", status=2)
+        for line in (["doctor", "~nobody-has-this-name/x"], ["generate", "a cat", "--model=~nobody-has-this-name/x"]):
+            assert "~nobody-has-this-name/x: there is no such home folder" in run.fails(*line, status=2)
 
     def test_recipes_that_name_folders(self, tiny_folder: Path, home: Path) -> None:
         (home / "parts").symlink_to(tiny_folder)

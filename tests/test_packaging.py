@@ -130,8 +130,9 @@ class TestMake:
         assert not (echo / "harm").exists()
 
     def test_a_recorded_run_is_named(self, echo: Path) -> None:
-        assert "<-m><sdlearn.lessons.recorded.epsilon_or_v>" in make(echo, "-s", "recorded", "RUN=epsilon_or_v").stdout
         (echo / "sdlearn" / "lessons" / "recorded").mkdir(parents=True)
         for name in ("__init__", "one", "two"):
             (echo / "sdlearn" / "lessons" / "recorded" / f"{name}.py").touch()
-        assert make(echo, "recorded").stderr.splitlines()[0] == "RUN must be one of: one two"
+        assert "<-m><sdlearn.lessons.recorded.two>" in make(echo, "-s", "recorded", "RUN=two").stdout
+        for name in ("", "three", "__init__"):
+            assert make(echo, "recorded", f"RUN={name}").stderr.splitlines()[0] == "RUN must be one of: one two"

@@ -12,6 +12,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from sdlearn.paths import expand
 from sdlearn.pictures import on_white
 
 NOT_PICTURES = {".txt", ".csv"}
@@ -43,7 +44,7 @@ class ImageFolder:
     """
 
     def __init__(self, folder: str | Path, size: int = 64, caption: str | None = None) -> None:
-        folder = Path(folder).expanduser()
+        folder = expand(folder)
         if not folder.is_dir():
             raise FileNotFoundError(f"there is no folder {folder}")
         if size < 1:
@@ -122,7 +123,7 @@ def _name(file: Path, folder: Path) -> str:
 
 def _captions(folder: Path, files: list[Path]) -> dict[Path, str]:
     table = folder / "captions.csv"
-    if not table.exists():
+    if not table.exists() and not table.is_symlink():
         texts = {file: file.with_suffix(".txt") for file in files}
         return {file: _text(text).strip() for file, text in texts.items() if text.exists()}
     try:

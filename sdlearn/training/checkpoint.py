@@ -5,7 +5,7 @@ import pickle
 import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from sdlearn.files import atomic_write
 # the file's beginning.
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError, pickle.UnpicklingError)
 DAMAGE += (TypeError, LookupError, AttributeError)
+PARTS = ("step", "parameters", "ema", "optimizer", "random")
 ESSENTIAL = ("training.seed", "training.batch_size", "training.optimizer")  # with others it is another run
 
 
@@ -53,12 +54,14 @@ def load_checkpoint(file: Path) -> dict[str, Any] | None:
         before(file).replace(file)
     if not file.exists():
         return None
+    if not file.is_file():
+        raise RuntimeError(f"{file} is not a file")
     with file.open("rb") as stream:  # a file that can't be opened isn't damaged: that error is the caller's
         try:
             if name := zipfile.ZipFile(stream).testzip():
                 raise zipfile.BadZipFile(f"wrong checksum of {name}")
             stream.seek(0)
-            return check(torch.load(stream, map_location="cpu", weights_only=True))
+            return check(torch.load(stream, map_location="cpu", weights_only=True), PARTS)
         except DAMAGE as error:
             if not before(file).exists():
                 raise RuntimeError(f"{file} is damaged and the only one left; remove it to start again") from error
@@ -67,10 +70,12 @@ def load_checkpoint(file: Path) -> dict[str, Any] | None:
     return load_checkpoint(file)
 
 
-def check(values: Any) -> dict[str, Any]:
-    """Raises ValueError unless these are the values of a checkpoint."""
+def check(values: Any, parts: Iterable[str]) -> dict[str, Any]:
+    """Raises ValueError unless these are the values of a checkpoint, with these parts."""
     if not isinstance(values, dict) or not isinstance(values.get("step"), int):
         raise ValueError("it holds no training")
+    if missing := [name for name in parts if name not in values]:
+        raise ValueError(f"it lacks {', '.join(missing)}")
     return values
 
 
@@ -83,7 +88,7 @@ def read_recipe_of(file: Path) -> tuple[dict[str, Any], int | None, list[Path]]:
     for one in (file, before(file)):
         if one.is_file():
             try:
-                values = check(torch.load(one, map_location="cpu", weights_only=True, mmap=True))
+                values = check(torch.load(one, map_location="cpu", weights_only=True, mmap=True), PARTS[:1])
                 return dict(values.get("settings", {})), values["step"], damaged
             except DAMAGE:
                 damaged.append(one)

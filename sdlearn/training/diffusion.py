@@ -23,6 +23,7 @@ from sdlearn.files import atomic_write, write_json
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.text import TextConfig, TextEncoder
 from sdlearn.models.unet import UNet, UNetConfig
+from sdlearn.paths import expand
 from sdlearn.pictures import to_unit
 from sdlearn.pipeline import decode_latents, encode_pictures
 from sdlearn.storage.folder import load_part, save_part
@@ -193,7 +194,7 @@ class DiffusionTask:
         self.progress = progress
         self.seed, self.batch_size = recipe.training.seed, recipe.training.batch_size
         self.dropout, parts = recipe.data.caption_dropout, recipe.parts
-        clip, autoencoder = Path(parts.clip).expanduser(), Path(parts.autoencoder).expanduser()
+        clip, autoencoder = expand(parts.clip), expand(parts.autoencoder)
         self.tokenizer = Tokenizer.from_folder(clip / "tokenizer")
         self.text_encoder = load_part(clip / "text_encoder", TextEncoder, TextConfig)
         self.autoencoder = load_part(autoencoder / "vae", Autoencoder, AutoencoderConfig)
@@ -201,7 +202,7 @@ class DiffusionTask:
             frozen.requires_grad_(False)
         self.schedule = Schedule(recipe.schedule)
         if recipe.model is None:
-            unet = load_part(Path(parts.init).expanduser() / "unet", UNet, UNetConfig, attention=OpenAttention)
+            unet = load_part(expand(parts.init) / "unet", UNet, UNetConfig, attention=OpenAttention)
             self.unet = unet.requires_grad_(True)
         else:
             torch.manual_seed(self.seed)  # the first weights

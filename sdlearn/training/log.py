@@ -41,8 +41,10 @@ class Log:
 def written_rows(file: Path) -> list[dict[str, str]]:
     """The rows of a log as `Log` wrote it. Raises ValueError if it was changed since."""
     try:
-        with file.open(newline="", encoding="utf-8") as stream:
-            header, *rows = csv.reader(stream)
+        text = file.read_text(encoding="utf-8") if file.is_file() else ""
+        header, *rows = csv.reader(text.splitlines())
+        if not text.endswith("\n"):
+            raise ValueError("the last line is cut off")
         if tuple(header[:2]) != COLUMNS[:2]:
             raise ValueError(f"the columns are {header}")
         for row in rows:
@@ -82,7 +84,10 @@ def read_log(file: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     separator = max(",;\t", key=lines[0][1].count)
     if separator != ",":
         remarks.append("Its columns are separated as a spreadsheet does it; the log was read all the same.")
-    cells = [(place, next(csv.reader([line], delimiter=separator))) for place, line in lines]
+    try:
+        cells = [(place, next(csv.reader([line], delimiter=separator))) for place, line in lines]
+    except csv.Error as error:
+        raise ValueError(f"{file} can't be read: {error}") from error
     header = [name.strip() for name in cells.pop(0)[1]]
     if missing := [name for name in COLUMNS[:2] if name not in header]:
         raise ValueError(f"{file} has no column {' and no column '.join(missing)}: it is not the log of a training run")

@@ -20,7 +20,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from sdlearn.config import check_counts
+from sdlearn.config import check_count, check_counts
 from sdlearn.training.muon import MuonAdamW
 
 
@@ -77,6 +77,7 @@ class TrainConfig:
         for name in ("seed", "warmup_steps", "decay_steps", "weight_decay"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
+        check_count("seed", self.seed, least=0, most=2**63 - 1)
         for name in ("beta_2", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}")

@@ -88,7 +88,7 @@ def read_recipe(file: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"no recipe at {file}")
     try:
         return tomllib.loads(file.read_text(encoding="utf-8-sig"))
-    except ValueError as error:  # or not UTF-8
+    except (ValueError, RecursionError) as error:  # or not UTF-8
         raise ValueError(f"{file} is not a TOML file: {error}") from error
 
 

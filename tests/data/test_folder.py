@@ -111,6 +111,8 @@ def test_many_problems_are_counted(tmp_path):
 def test_no_folder_no_pictures_no_size(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         ImageFolder(tmp_path / "gone")
+    with pytest.raises(ValueError, match="~nobody-has-this-name/x: there is no such home folder"):
+        ImageFolder("~nobody-has-this-name/x")
     with pytest.raises(ValueError, match="holds no pictures"):
         ImageFolder(tmp_path)
     with pytest.raises(ValueError, match="size=0"):

@@ -267,6 +267,8 @@ def as_a_spreadsheet(text: str) -> dict[str, str]:
         "a byte-order mark": "\ufeff" + text,
         "tabs": text.replace(",", "\t"),
         "steps with decimals": "\n".join([lines[0], *(line.replace(",", ".00,", 1) for line in lines[1:])]),
+        "cut off": text[:-4],
+        "a field that is too long": text + "4," + "1" * 200_000 + ",1,1,1,1\r\n",
         "a column more": "\n".join(line + "," for line in lines),
         "a row of a sum": text + "sum,1,1,1,1,1\n",
         "zeros": text + "\0\n",
@@ -491,7 +493,7 @@ def test_files_that_are_no_recipe(tmp_path: Path) -> None:
         read_recipe(tmp_path / "none.toml")
     (tmp_path / "marked.toml").write_bytes("\ufeff[training]\nsteps = 1".encode())
     assert read_recipe(tmp_path / "marked.toml") == {"training": {"steps": 1}}
-    for content in (b"[training\nsteps = 1", b"\xff"):
+    for content in (b"[training\nsteps = 1", b"\xff", b"a = " + b"[" * 5000):
         (tmp_path / "bad.toml").write_bytes(content)
         with pytest.raises(ValueError, match=r"bad.toml is not a TOML file"):
             read_recipe(tmp_path / "bad.toml")

@@ -22,6 +22,7 @@ from sdlearn.lessons.exercises.exercise import Exercise
 from sdlearn.lessons.exercises.judge import NOT_WRITTEN, Verdict, assess, in_one_line
 from sdlearn.lessons.exercises.registry import EXERCISES
 from sdlearn.lessons.exercises.source import own_source, run_source
+from sdlearn.paths import expand
 
 PATIENCE = 60.0  # seconds for a process that judges an answer; most of them are for importing torch on a slow computer
 
@@ -33,8 +34,8 @@ GREEN: dict[str, Any] = {}  # the answers whose last check in this session was g
 def passport_folder() -> Path:
     """Where correct answers are kept: $SDLEARN_PASSPORT, else sdlearn/passport in $XDG_DATA_HOME or ~/.local/share."""
     if folder := os.environ.get("SDLEARN_PASSPORT"):
-        return Path(folder).expanduser()
-    return Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "sdlearn" / "passport"
+        return expand(folder)
+    return expand(os.environ.get("XDG_DATA_HOME") or "~/.local/share") / "sdlearn" / "passport"
 
 
 def answers_in(folder: Path) -> dict[str, Path]:
