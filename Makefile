@@ -13,7 +13,16 @@ NEW_ENOUGH := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11 python3.14 python,\
 	$(shell $(name) -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && echo $(name))) python3)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --constraint $(CONSTRAINTS)
-export PROMPT SEED MODEL
+
+# What users write reaches a program as it is: make doesn't expand it, and the shell sees only a quoted variable.
+override PROMPT := $(value PROMPT)
+override MODEL := $(value MODEL)
+override SEED := $(value SEED)
+override REPO := $(value REPO)
+override RUN := $(value RUN)
+override KAGGLE_PYTHON := $(value KAGGLE_PYTHON)
+export PROMPT MODEL SEED REPO RUN KAGGLE_PYTHON
+RECORDED := $(filter-out __init__,$(notdir $(basename $(wildcard sdlearn/lessons/recorded/*.py))))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -24,7 +33,7 @@ help:  ## list what make can do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/runtime  ## draw pictures into out/demo.png; PROMPT="a small owl on a pink background" SEED=3 draws yours
-	@$(BIN)/sdlearn demo --seed "$$SEED" -- $${PROMPT:+"$$PROMPT"}
+	@$(BIN)/sdlearn demo --seed="$$SEED" -- $${PROMPT:+"$$PROMPT"}
 
 test: lint quick lessons solved  ## ruff, all tests, all notebooks: as they are, and with the exercises solved
 
@@ -71,13 +80,13 @@ solved: $(VENV)/dev  ## the lessons with all exercises filled in, run, into out/
 		xargs -n 1 -P 2 $(BIN)/python notebooks/execute.py --solved out/solved
 
 host: $(VENV)/dev  ## set where the course is hosted, in setup cells and badges: REPO=owner/name
-	@$(BIN)/python notebooks/host.py $(REPO)
+	@$(BIN)/python notebooks/host.py -- "$$REPO"
 	@$(BIN)/python notebooks/contents.py
 
 wheels: $(VENV)/runtime  ## what Kaggle needs without a network, into out/wheels; KAGGLE_PYTHON=3.11 for an older Python
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir out/wheels .
 	sed '/JupyterLab and playwright/,$$d; /^torch==/d; /^numpy==/d' constraints.txt >out/wheels/requirements.txt
-	$(BIN)/python -m pip download --no-deps --only-binary :all: --python-version $(KAGGLE_PYTHON) \
+	$(BIN)/python -m pip download --no-deps --only-binary :all: --python-version "$$KAGGLE_PYTHON" \
 		$(foreach name,2_28 2_27 2_17 2014 2_5 1,--platform manylinux$(if $(findstring _,$(name)),_)$(name)_x86_64) \
 		--requirement out/wheels/requirements.txt --dest out/wheels
 
@@ -97,7 +106,9 @@ real: $(VENV)/dev  ## the same for a real checkpoint, with pictures: MODEL=a fol
 	$(BIN)/python benchmarks/real.py "$$MODEL"
 
 recorded: $(VENV)/dev  ## repeat a lesson's recorded run (half an hour): RUN=epsilon_or_v
-	$(BIN)/python -m sdlearn.lessons.recorded.$(RUN)
+	@case "$$RUN" in "" | _* | *[!a-z0-9_]*) false ;; *) test -f "sdlearn/lessons/recorded/$$RUN.py" ;; esac || { \
+		echo RUN must be one of: $(RECORDED) >&2; exit 2; }
+	$(BIN)/python -m "sdlearn.lessons.recorded.$$RUN"
 
 evaluate: $(VENV)/dev  ## the bundled model's scores
 	$(BIN)/sdlearn evaluate

@@ -18,7 +18,9 @@ from sdlearn.files import atomic_write
 
 ROOT = Path(__file__).parents[1]
 BRANCH = "main"
-GITHUB = re.compile(r"https://github\.com/([\w-]+/[\w.-]+?)(\.git)?/?")
+OWNER_NAME = r"[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}/(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}"  # what GitHub allows
+GITHUB = re.compile(rf"https://github\.com/({OWNER_NAME}?)(\.git)?/?")
+ADDRESS = re.compile(r"(https|file)://[A-Za-z0-9_.:/%+~-]+")  # it is written into code, so nothing that ends a text
 BADGES = re.compile(r"^\[!\[Open in Colab\].*\n\n", re.MULTILINE)
 
 SETUP = """\
@@ -36,8 +38,8 @@ COURSE = ""  # where this course is hosted
 if importlib.util.find_spec("sdlearn") is None:
     if not {"COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"} & set(os.environ):
         raise ModuleNotFoundError("sdlearn is missing. In the course's folder, run: pip install -e '.[reference]'")
-    wheels = sorted({str(file.parent) for file in Path("/kaggle/input").rglob("*.whl")})
-    if wheels:  # an attached folder of wheels: no network is needed
+    wheels = sorted({str(file.parent) for file in Path("/kaggle/input").rglob("sdlearn-*.whl")})
+    if wheels:  # an attached folder with our wheels: no network is needed
         source = ["--no-index", *(f"--find-links={folder}" for folder in wheels)]
     elif COURSE:
         source = [f"git+{COURSE}"]
@@ -60,6 +62,8 @@ def lessons(root: Path) -> list[Path]:
 
 
 def setup_cell(address: str) -> str:
+    if address and not ADDRESS.fullmatch(address):
+        raise ValueError(f"{address} in pyproject.toml is no address such as https://host/name without a password")
     return SETUP.replace('COURSE = ""', f'COURSE = "{address}"')
 
 
@@ -98,9 +102,9 @@ def full_address(repo: str) -> str:
     """
     if repo == "none":
         return ""
-    if re.fullmatch(r"[\w-]+/[\w.-]+", repo):
+    if re.fullmatch(OWNER_NAME, repo):
         return f"https://github.com/{repo}"
-    if not re.fullmatch(r"(https|file)://[\w.:/%+~-]+", repo):
+    if not ADDRESS.fullmatch(repo):
         raise ValueError(f"REPO={repo}: must be owner/name, or an address such as https://host/name without a password")
     return repo
 
@@ -137,15 +141,14 @@ def main() -> int:
     parser.add_argument("repo", nargs="?", help='owner/name on GitHub, or a whole address; "none" removes it')
     parser.add_argument("--check", action="store_true", help="change nothing, fail when a lesson's setup cell differs")
     options = parser.parse_args()
-    if options.repo:
-        try:
-            address = full_address(options.repo)
-        except ValueError as error:
-            print(error, file=sys.stderr)
-            return 2
-        write_address(ROOT, address)
-    address = read_address(ROOT)
-    different = stamp(ROOT, address, write=not options.check)
+    try:
+        if options.repo:
+            write_address(ROOT, full_address(options.repo))
+        address = read_address(ROOT)
+        different = stamp(ROOT, address, write=not options.check)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
     print(f"hosted at {address}" if address else "not hosted: no badges. make host REPO=owner/name changes that")
     if different:
         print("these differ:" if options.check else "changed:", ", ".join(different))

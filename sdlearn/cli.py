@@ -9,6 +9,7 @@ import re
 import sys
 import time
 import warnings
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import typer
 
 from sdlearn.config import read_table
+from sdlearn.console import PathArgument, PathOption, call, model_name, path, prepare
 from sdlearn.files import atomic_write
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from sdlearn.training.loop import TrainConfig
 
 app = typer.Typer(
-    help="Stable Diffusion from scratch: draw pictures, train models, measure them.",
+    help="Stable Diffusion from scratch: draw pictures, train models, measure them. --debug shows where an error is.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -45,26 +47,14 @@ PROMPTS = (
     "a snowman on a red background",
 )
 Model = Annotated[
-    str | None, typer.Option(help="A folder, file or hub name. Else $SDLEARN_MODEL, else the bundled model.")
+    str | None,
+    typer.Option(parser=model_name, help="A folder, file or hub name. Else $SDLEARN_MODEL, else the bundled model."),
 ]
 
 
 def main() -> None:
     """Run the command line. An error is one line on stderr, and the exit status is 1, or 2 for a wrong command line."""
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_, **__: print("warning:", message, file=sys.stderr)
-            status = app(standalone_mode=False)
-    except typer.TyperException as error:
-        message, status = error.format_message(), error.exit_code
-    except OSError as error:
-        message, status = f"{error.strerror}: {error.filename}" if error.filename else str(error), 1
-    except (ValueError, RuntimeError) as error:
-        message, status = str(error), 1
-    else:
-        sys.exit(status)
-    print("error:", " ".join(message.split()), file=sys.stderr)
-    sys.exit(status)
+    call(app)
 
 
 @dataclass(frozen=True)
@@ -93,22 +83,21 @@ class Settings:
         """Read what `save_image` stored.
 
         Raises:
-            OSError: the file is missing or isn't a picture.
-            ValueError: it holds no settings, or settings that can't be read.
+            OSError: the file is missing.
+            ValueError: it isn't a picture, or holds no settings, or settings that can't be read.
         """
-        from PIL import Image
+        from sdlearn.data.folder import open_picture
 
-        with Image.open(file) as image:
-            image.load()
-            text = image.info.get("sdlearn")
+        text = open_picture(file).info.get("sdlearn")
         if text is None:
             raise ValueError(f"{file} holds no settings: `sdlearn generate` didn't make it, or its text was removed")
         try:
             settings = cls(**json.loads(text))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"{file} holds settings that can't be read: {error}") from error
         for field in fields(cls):
-            if not isinstance(value := getattr(settings, field.name), field.type):
+            value = getattr(settings, field.name)
+            if isinstance(value, bool) or not isinstance(value, field.type):
                 raise ValueError(f"{file} holds {field.name} = {value!r}, which is not of type {field.type}")
         for name in ("lora", "embedding"):
             if not all(isinstance(one, str) for one in getattr(settings, name) or ()):
@@ -127,18 +116,6 @@ def save_image(image: "Image", file: Path, settings: Settings | None = None) -> 
         image.save(temporary, format="PNG", pnginfo=info)
 
 
-def prepare(output: Path) -> None:
-    """Create the folder for a picture and check its name: better now than after minutes of work.
-
-    Raises ValueError for a name that doesn't end in .png, OSError for a folder that can't be made or written to.
-    """
-    if output.suffix.lower() != ".png":
-        raise ValueError(f"the output must be a .png file, not {output}")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    if output.is_dir() or not os.access(output.parent, os.W_OK):
-        raise OSError(f"can't write {output}")
-
-
 @app.command()
 def generate(
     prompt: Annotated[str | None, typer.Argument(help="What to draw.")] = None,
@@ -148,14 +125,14 @@ def generate(
     sampler: Annotated[str | None, typer.Option(help="`info` lists all.  [default: the model's]")] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="1 means no guidance.  [default: the model's]")] = None,
     count: Annotated[int, typer.Option(min=1, help="How many. Above 1, the seed is added to the file name.")] = 1,
-    image: Annotated[Path | None, typer.Option(help="A picture to change. It is resized to the model's size.")] = None,
-    mask: Annotated[Path | None, typer.Option(help="White where --image is redrawn; the rest stays as it is.")] = None,
+    image: Annotated[Path | None, PathOption(help="A picture to change. It is resized to the model's size.")] = None,
+    mask: Annotated[Path | None, PathOption(help="White where --image is redrawn; the rest stays as it is.")] = None,
     strength: Annotated[float | None, typer.Option(help="How far --image may change, up to 1.")] = None,
     lora: Annotated[list[str] | None, typer.Option(metavar="FILE[:SCALE]", help="A LoRA; several are added.")] = None,
-    embedding: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="A new word for prompts.")] = None,
+    embedding: Annotated[list[Path] | None, PathOption(help="A new word for prompts.")] = None,
     model: Model = None,
-    like: Annotated[Path | None, typer.Option(help="A picture made by this command: use its settings.")] = None,
-    output: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("out/picture.png"),
+    like: Annotated[Path | None, PathOption(help="A picture made by this command: use its settings.")] = None,
+    output: Annotated[Path, PathOption(help="The PNG file to write.")] = Path("out/picture.png"),
 ) -> None:
     """Draw pictures from words, or from a picture and words.
 
@@ -177,6 +154,8 @@ def generate(
     from sdlearn.storage.load import BUNDLED
 
     source = chosen.get("model", os.environ.get("SDLEARN_MODEL"))  # None: the bundled model, in a stored picture too
+    if source and model is None and "model" in stored and not path(source).exists():
+        raise ValueError(f"{like} names the model {source}, which is not here; if you trust it, add --model {source}")
     pipeline = sdlearn.load(source or BUNDLED)
     defaults: dict[str, Any] = {"negative_prompt": "", "seed": 0, "model": source}
     defaults |= {name: getattr(pipeline.defaults, name) for name in ("steps", "sampler", "guidance_scale")}
@@ -201,7 +180,7 @@ def adapt(model: "StableDiffusion", settings: Settings) -> None:
         file, scale = split_scale(text)
         attach(model, load_lora(file, model), scale)
     for file in settings.embedding or ():
-        word, vectors = load_embedding(file)
+        word, vectors = load_embedding(path(file))
         add_word(model, word, vectors)
         if word.lower() not in f"{settings.prompt} {settings.negative_prompt}".lower():
             warnings.warn(f"{file} is the word {word!r}, which is not in the prompt", stacklevel=2)
@@ -210,20 +189,21 @@ def adapt(model: "StableDiffusion", settings: Settings) -> None:
 def split_scale(text: str) -> tuple[Path, float]:
     """FILE or FILE:SCALE. A file that has such a name is the file; without a scale it is 1."""
     file, colon, scale = text.rpartition(":")
-    if Path(text).is_file() or not colon:
-        return Path(text), 1.0
+    if path(text).is_file() or not colon:
+        return path(text), 1.0
     try:
         number = float(scale)
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
         raise ValueError(f"--lora {text}: the scale {scale!r} must be a number, as in style.safetensors:0.8")
-    return Path(file), number
+    return path(file), number
 
 
 def draw(model: "StableDiffusion", settings: Settings) -> "Image":
     """One picture: text to image; with an image, image to image; with a mask as well, inpainting."""
     import sdlearn
+    from sdlearn.data.folder import open_picture
 
     arguments = settings.to_dict()
     for name in ("model", "lora", "embedding"):  # they are in the model
@@ -231,20 +211,11 @@ def draw(model: "StableDiffusion", settings: Settings) -> "Image":
     files = {"picture": arguments.pop("image", None), "mask": arguments.pop("mask", None)}
     files = {name: file for name, file in files.items() if file is not None}
     if files:
-        arguments |= {name: open_image(file) for name, file in files.items()}
+        arguments |= {name: open_picture(path(file)) for name, file in files.items()}
         arguments |= {"task": sdlearn.inpaint if "mask" in files else sdlearn.image_to_image}
         arguments |= {"height": model.defaults.height, "width": model.defaults.width}
     (image,) = model(arguments.pop("prompt"), **arguments)
     return image
-
-
-def open_image(file: str) -> "Image":
-    """Read a picture. Raises OSError when it is missing or isn't a picture."""
-    from PIL import Image
-
-    with Image.open(file) as image:
-        image.load()
-        return image
 
 
 @app.command()
@@ -252,7 +223,7 @@ def demo(
     prompt: Annotated[str | None, typer.Argument(help="What to draw.  [default: eight prompts]")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Picture i has the seed SEED + i.")] = 0,
     model: Model = None,
-    output: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("out/demo.png"),
+    output: Annotated[Path, PathOption(help="The PNG file to write.")] = Path("out/demo.png"),
 ) -> None:
     """Draw eight prompts on one sheet, or one of yours."""
     prepare(output)
@@ -308,11 +279,11 @@ def without_front_matter(card: str) -> str:
 
 @app.command()
 def passport(
-    folder: Annotated[Path | None, typer.Argument(help="Somebody else's passport.  [default: yours]")] = None,
+    folder: Annotated[Path | None, PathArgument(help="Somebody else's passport.  [default: yours]")] = None,
     run_their_code: Annotated[bool, typer.Option(help="Don't ask before running what is in FOLDER.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="The picture's seed.")] = 0,
     model: Model = None,
-    output: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("out/passport.png"),
+    output: Annotated[Path, PathOption(help="The PNG file to write.")] = Path("out/passport.png"),
 ) -> None:
     """List all exercises, judge the answers in a passport again, and draw a picture with those that are right."""
     prepare(output)
@@ -370,11 +341,12 @@ TEACHING = (Kind.DREAMBOOTH, Kind.LORA, Kind.TEXTUAL_INVERSION)
 @app.command()
 def train(
     kind: Annotated[Kind, typer.Argument(help="What to train.")],
-    recipe: Annotated[Path, typer.Option(help="The recipe, a TOML file, as in sdlearn/training/recipes.")],
-    output: Annotated[Path, typer.Option(help="The run's folder. A run that was stopped resumes from there.")],
+    recipe: Annotated[Path, PathOption(help="The recipe, a TOML file, as in sdlearn/training/recipes.")],
+    output: Annotated[Path, PathOption(help="The run's folder. A run that was stopped resumes from there.")],
 ) -> None:
     """Train a network as a recipe says. The finished network is in OUTPUT/model."""
     try:
+        from sdlearn.training.lock import lock
         from sdlearn.training.loop import processes
         from sdlearn.training.run import read_recipe, run
     except ModuleNotFoundError as error:
@@ -400,12 +372,14 @@ def train(
             from sdlearn.training.adapters import TextualInversionTask as Task
 
     values = read_table(Recipe, read_recipe(recipe), str(recipe))
-    alone = kind in (Kind.CLIP, Kind.AUTOENCODER)
-    task = Task(values) if alone else Task(values, output)  # the others store latents in the folder
-    if kind in TEACHING:
-        tell_memory(task, values.training)
-    run(task, values.training, output)
-    if processes().is_main_process:
+    first = processes().is_main_process
+    with lock(output) if first else nullcontext():
+        alone = kind in (Kind.CLIP, Kind.AUTOENCODER)
+        task = Task(values) if alone else Task(values, output)  # the others store latents in the folder
+        if kind in TEACHING:
+            tell_memory(task, values.training)
+        run(task, values.training, output)
+    if first:
         print(output / "model")
     processes().destroy_process_group()
 
@@ -423,7 +397,7 @@ def tell_memory(task: "DreamBoothTask", config: "TrainConfig") -> None:
 
 @app.command()
 def doctor(
-    run: Annotated[Path, typer.Argument(help="The folder of a training run, finished or not; or its log.csv alone.")],
+    run: Annotated[Path, PathArgument(help="The folder of a training run, finished or not; or its log.csv alone.")],
 ) -> None:
     """Say in sentences what a training run's log shows: is it healthy, how far is it, how long will it take?
 
@@ -436,8 +410,8 @@ def doctor(
 
 @app.command()
 def assemble(
-    run: Annotated[Path, typer.Argument(help="A folder with the finished runs clip, autoencoder and diffusion.")],
-    output: Annotated[Path, typer.Option(help="The model folder to write.")],
+    run: Annotated[Path, PathArgument(help="A folder with the finished runs clip, autoencoder and diffusion.")],
+    output: Annotated[Path, PathOption(help="The model folder to write.")],
     guidance_scale: Annotated[float, typer.Option(help="The model's default.")] = 3.0,
     sampler: Annotated[str, typer.Option(help="The model's default.")] = "dpmpp_2m_karras",
     steps: Annotated[int, typer.Option(min=1, help="The model's default.")] = 12,
@@ -457,8 +431,8 @@ def evaluate(
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the sampler.  [default: the model's]")] = None,
     sampler: Annotated[str | None, typer.Option(help="`info` lists all.  [default: the model's]")] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="1 is no guidance.  [default: the model's]")] = None,
-    output: Annotated[Path, typer.Option(help="A folder for the report and sheets.")] = Path("out/evaluation"),
-    card: Annotated[Path | None, typer.Option(help="A folder of runs: write the card of --model about them.")] = None,
+    output: Annotated[Path, PathOption(help="A folder for the report and sheets.")] = Path("out/evaluation"),
+    card: Annotated[Path | None, PathOption(help="A folder of runs: write the card of --model about them.")] = None,
 ) -> None:
     """Measure how well a model draws scenes."""
     try:

@@ -1,9 +1,13 @@
 """The command line, as a user calls it: what it prints, what it writes, how it fails."""
 
 import json
+import os
 import shutil
+import struct
 import subprocess
 import sys
+import warnings
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +21,7 @@ from PIL.PngImagePlugin import PngInfo
 
 import sdlearn
 from sdlearn import cli
+from sdlearn.config import read_table
 from sdlearn.lessons.check import randomize_
 from sdlearn.lessons.exercises.registry import find
 from sdlearn.lessons.exercises.source import definition
@@ -24,6 +29,8 @@ from sdlearn.models.clip import CLIP, CLIPConfig, VisionConfig
 from sdlearn.models.text import TextConfig, TextEncoder
 from sdlearn.storage.clip import load_clip
 from sdlearn.storage.folder import load_part, save_part
+from sdlearn.training.diffusion import DiffusionRecipe, DiffusionTask
+from sdlearn.training.dreambooth import DreamBoothRecipe, DreamBoothTask
 
 
 @dataclass
@@ -240,6 +247,7 @@ class TestGenerate:
             (["--like", "broken.png"], "can't be read"),
             (["--like", "extra.png"], "can't be read"),
             (["--like", "wrong.png"], "seed = 'x'"),
+            (["--like", "true.png"], "true.png holds seed = True"),
         ],
     )
     def test_error_is_one_line(self, run: Run, arguments: list[str], message: str) -> None:
@@ -254,6 +262,7 @@ class TestGenerate:
             for name, lora in (("number", 3), ("numbers", [3]), ("gone", ["gone.safetensors"]))
         }
         texts |= {"plain": None, "broken": "{", "extra": '{"a": 1}', "wrong": json.dumps(values | {"seed": "x"})}
+        texts |= {"true": json.dumps(values | {"seed": True})}
         for name, text in texts.items():
             info = PngInfo()
             if text is not None:
@@ -267,6 +276,174 @@ class TestGenerate:
         result = run.result("generate", "apple " * 200, "--steps", 1)
         assert result.status == 0
         assert next(line for line in result.err.splitlines() if "cut" in line).startswith("warning: ")
+
+
+def command(*arguments: str, shell: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own. shell: what a shell does with its streams, such as 2>&-"""
+    line = [sys.executable, "-m", "sdlearn.cli", *arguments]
+    line = ["sh", "-c", f'"$@" {shell}', "sh", *line]
+    return subprocess.run(line, capture_output=True, encoding="utf-8", env=os.environ | environment)
+
+
+def raises(error: BaseException) -> object:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
+
+
+class TestConsole:
+    """What all commands share."""
+
+    @pytest.mark.parametrize(
+        ("error", "line"),
+        [
+            (KeyError("x"), "KeyError: 'x' (this was not foreseen; with --debug you see where it happened)"),
+            (AttributeError("a\nb"), "AttributeError: a b (this was not foreseen"),
+            (ZeroDivisionError(), "ZeroDivisionError: (this was not foreseen"),
+            (ValueError(), "ValueError: (this was not foreseen"),
+            (MemoryError("Unable to allocate 9 TiB"), "the memory is not enough. Unable to allocate 9 TiB"),
+            (OSError(28, "No space left on device", "a.png"), "No space left on device: a.png"),
+            (OSError("no errno"), "no errno"),
+        ],
+    )
+    def test_any_error_is_one_line(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, line: str
+    ) -> None:
+        monkeypatch.setattr(sdlearn, "load", raises(error))
+        assert run.fails("demo").startswith(f"error: {line}")
+
+    def test_ctrl_c_ends_it(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sdlearn, "load", raises(KeyboardInterrupt()))
+        assert run.result("demo") == Result(130, "", "")
+
+    def test_debug_shows_where(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sdlearn, "load", raises(KeyError("x")))
+        for arguments in (["--debug", "demo"], ["demo", "--debug"], ["demo", "--debug", "--", "an owl"]):
+            result = run.result(*arguments)
+            assert "Traceback (most recent call last)" in result.err and "in fail" in result.err
+            assert result.err.splitlines()[-1].startswith("error: KeyError: 'x'") and result.status == 1
+        assert run.fails("demo", "--", "--debug")  # a prompt
+
+    def test_a_warning_of_several_lines_is_one(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sdlearn, "load", lambda *_: warnings.warn("one\n  two", stacklevel=1) or 1 / 0)
+        result = run.result("demo")
+        assert result.err.startswith("warning: one two\nerror: ZeroDivisionError")
+
+    def test_without_stderr_the_picture_is_drawn(self, tiny_folder: Path) -> None:
+        options = ["--model", str(tiny_folder), "--output", "a.png"]
+        for shell in ("2>&-", "2>/dev/full", "<&- 2>&-", ">&- 2>&-"):
+            Path("a.png").unlink(missing_ok=True)
+            done = command("generate", "an owl", *options, shell=shell)
+            assert done.returncode == 0 and done.stdout in ("a.png\n", ""), shell
+            assert pixels("a.png").shape == (64, 64, 3)
+            assert sorted(file.name for file in Path().iterdir()) == ["a.png"]
+
+    def test_a_full_stdout_is_one_line(self) -> None:
+        done = command("--help", shell=">/dev/full")
+        assert done.returncode == 1 and done.stderr == "error: [Errno 28] No space left on device\n"
+
+    def test_a_console_without_our_signs(self, tmp_path: Path) -> None:
+        Path("passport").mkdir()
+        options = {"SDLEARN_PASSPORT": "passport", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+        done = command("passport", **options)
+        assert done.returncode == 0 and "\no  00.combine" in done.stdout, done.stderr
+        done = command("generate", "--like", "bär.png", **options)
+        assert done.stderr == "error: No such file or directory: b\\xe4r.png\n" and done.returncode == 1
+
+
+class TestHome:
+    """~ is the home folder wherever a path is named: a shell leaves it alone in --output=~/a.png."""
+
+    @pytest.fixture(autouse=True)
+    def home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+        (tmp_path / "home").mkdir()
+        return tmp_path / "home"
+
+    def test_options_of_generate(self, run: Run, home: Path) -> None:
+        for name in ("photo.png", "mask.png"):
+            Image.effect_noise((64, 64), 90).convert("RGB").save(home / name)
+        sdlearn.save_embedding(home / "toy.safetensors", "<toy>", torch.zeros(32))
+        sdlearn.save_lora(random_lora(sdlearn.load()), home / "a.safetensors")
+        pictures = ["--image=~/photo.png", "--mask=~/mask.png", "--embedding=~/toy.safetensors"]
+        run("generate", "a <toy>", *pictures, "--lora=~/a.safetensors:0.5", "--output=~/new/a.png")
+        run("generate", "--like=~/new/a.png", "--lora=~/a.safetensors:0.5", "--output=~/b.png")
+        assert np.array_equal(pixels(home / "new" / "a.png"), pixels(home / "b.png"))
+        assert not Path("~").exists()
+
+    def test_other_commands_and_recipes(self, run: Run, home: Path, tiny_folder: Path) -> None:
+        shutil.copytree(tiny_folder / "vae", home / "model" / "vae")
+        (home / "a.toml").write_text(RECIPE.partition("[loss]")[1] + RECIPE.partition("[loss]")[2])
+        (home / "a.toml").write_text((home / "a.toml").read_text() + "[parts]\ninit = '~/model'\n")
+        assert run("train", "autoencoder", "--recipe=~/a.toml", "--output=~/run") == f"{home}/run/model\n"
+        assert "The run is complete" in run("doctor", "~/run")
+        assert f"{home}/none" in run.fails("assemble", "~/none", "--output=~/model")
+        for line in (["doctor", "~nobody-has-this-name/x"], ["generate", "a cat", "--model=~nobody-has-this-name/x"]):
+            assert "~nobody-has-this-name/x: there is no such home folder" in run.fails(*line, status=2)
+
+    def test_recipes_that_name_folders(self, tiny_folder: Path, home: Path) -> None:
+        (home / "parts").symlink_to(tiny_folder)
+        (home / "pictures").mkdir()
+        for name in "abc":
+            Image.new("RGB", (8, 8)).save(home / "pictures" / f"{name}.png")
+            (home / "pictures" / f"{name}.txt").write_text("a cat")
+        parts = {"clip": "~/parts", "autoencoder": "~/parts", "init": "~/parts"}
+        training = {"steps": 1, "batch_size": 2, "learning_rate": 1e-3}
+        data = {"caption_dropout": 0.1, "folder": "~/pictures"}
+        tables = {"training": training, "parts": parts, "schedule": {}, "data": data}
+        DiffusionTask(read_table(DiffusionRecipe, tables, "recipe"), Path("run"), progress=False)
+        tables = {"training": training, "model": {"source": "~/parts"}}
+        tables |= {"data": {"folder": "~/pictures", "prompts": ["a cat"]}}
+        DreamBoothTask(read_table(DreamBoothRecipe, tables, "recipe"), Path("other"), progress=False)
+
+
+class TestStrangersPictures:
+    """A picture from somebody else is not to be trusted: it may not make us ask the hub for anything."""
+
+    def picture(self, **changes: object) -> Path:
+        values = {"prompt": "a", "negative_prompt": "", "seed": 1, "steps": 1, "sampler": "ddim"}
+        info = PngInfo()
+        info.add_text("sdlearn", json.dumps(values | {"guidance_scale": 1.0, "model": None} | changes))
+        Image.new("RGB", (8, 8)).save("theirs.png", pnginfo=info)
+        return Path("theirs.png")
+
+    def test_the_hub_is_not_asked(
+        self, run: Run, tiny_folder: Path, epsilon_folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = []
+        monkeypatch.setattr("sdlearn.storage.hub.fetch", lambda name, files: asked.append(name) or tiny_folder)
+        self.picture(model="stranger/model")
+        said = "error: theirs.png names the model stranger/model, which is not here; if you trust it, add --model"
+        assert run.fails("generate", "--like", "theirs.png").startswith(said)
+        assert asked == []
+        run("generate", "--like", "theirs.png", "--model", epsilon_folder)
+        run("generate", "--like", self.picture(model=str(epsilon_folder)))
+        run("generate", "--like", self.picture(model=None))
+        monkeypatch.setenv("SDLEARN_MODEL", "my/model")  # one's own choice, but the picture's comes first
+        run.fails("generate", "--like", self.picture(model="stranger/model"))
+        assert asked == []
+
+    def test_settings_that_are_nested_too_deep(self, run: Run) -> None:
+        info = PngInfo()
+        info.add_text("sdlearn", "[" * 100_000)
+        Image.new("RGB", (8, 8)).save("deep.png", pnginfo=info)
+        assert "deep.png holds settings that can't be read" in run.fails("generate", "--like", "deep.png")
+
+    def test_pictures_that_are_too_large(self, run: Run) -> None:
+        large = b"\x89PNG\r\n\x1a\n" + b"".join(
+            len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+            for kind, data in ((b"IHDR", struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)), (b"IDAT", b""))
+        )
+        Path("large.png").write_bytes(large)
+        for arguments in (["--like", "large.png"], ["a cat", "--image", "large.png"]):
+            assert "large.png can't be read: Image size (900000000 pixels)" in run.fails("generate", *arguments)
+
+    @pytest.mark.skipif(os.name == "nt", reason="there are no named pipes")
+    def test_pipes(self, run: Run) -> None:
+        os.mkfifo("pipe.png")
+        for arguments in (["--like", "pipe.png"], ["a cat", "--image", "pipe.png"]):
+            assert "pipe.png is a pipe or a device" in run.fails("generate", *arguments)
 
 
 @pytest.mark.parametrize("arguments", [["draw"], ["generate", "--steps", "few"], ["generate", "--colour"], []])

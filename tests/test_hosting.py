@@ -120,10 +120,43 @@ def test_addresses(repo: str, address: str) -> None:
     assert host.full_address(repo) == address
 
 
-@pytest.mark.parametrize("repo", ["course", "https://me:secret@host/a", 'a/b"+x', "https://host/a b", "a/b/c", ""])
+@pytest.mark.parametrize(
+    "repo",
+    [
+        *(
+            "course",
+            "https://me:secret@host/a",
+            'a/b"+x',
+            "https://host/a b",
+            "a/b/c",
+            "",
+            "--check",
+            "a/b\n",
+            "/b",
+            "a/",
+        ),
+        *("ä/b", "a/ｂ", "a_b/c", "-a/b", "a-/b", "a--b/c", "a/.", "a/..", "a" * 40 + "/b", "a/" + "b" * 101),
+        *('https://host/"+x', "https://host/\\n", "https://hôst/a", "http://host/a", "$(x)/b", "a/b;c", "a/b`c`"),
+    ],
+)
 def test_what_is_no_address_is_refused(repo: str) -> None:
     with pytest.raises(ValueError, match="must be owner/name"):
         host.full_address(repo)
+
+
+def test_an_address_that_would_be_code_is_not_stamped(copy: Path) -> None:
+    """Somebody may have written it into pyproject.toml by hand."""
+    before = content(copy)
+    address = 'https://host/"; print("harm"); "'
+    file = copy / "pyproject.toml"
+    text = file.read_text().replace(
+        "[project.scripts]", f"[project.urls]\nRepository = '{address}'\n\n[project.scripts]"
+    )
+    file.write_text(text)
+    with pytest.raises(ValueError, match=r"in pyproject.toml is no address"):
+        host.stamp(copy, host.read_address(copy))
+    file.write_bytes(before["pyproject.toml"])
+    assert content(copy) == before
 
 
 def run_setup(python: str | Path, source: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -161,6 +194,29 @@ def test_where_it_cannot_be_installed_a_sentence_says_so(
     source = host.setup_cell("").replace('find_spec("sdlearn")', 'find_spec("sdlearn_is_not_here")')
     done = run_setup(sys.executable, source, tmp_path, **environment)
     assert done.returncode == 1 and sentence in done.stderr.splitlines()[-1]
+
+
+def test_wheels_of_others_are_left_alone(tmp_path: Path) -> None:
+    """On Kaggle, whatever else is attached to a notebook lies in the same folder."""
+    others = tmp_path / "input" / "something"
+    others.mkdir(parents=True)
+    (others / "torch-1.0-py3-none-any.whl").touch()
+    (others / "not_sdlearn-1.0-py3-none-any.whl").touch()
+    source = host.setup_cell("").replace('find_spec("sdlearn")', 'find_spec("sdlearn_is_not_here")')
+    source = source.replace("/kaggle/input", str(tmp_path / "input"))
+    done = run_setup(sys.executable, source, tmp_path, KAGGLE_KERNEL_RUN_TYPE="Batch")
+    assert done.returncode == 1 and "does not know where the course is hosted" in done.stderr.splitlines()[-1]
+    ours = tmp_path / "input" / "course" / "wheels"
+    ours.mkdir(parents=True)
+    (ours / "sdlearn-0.1.0-py3-none-any.whl").touch()
+    source = source.replace("subprocess.run(command", "subprocess.run(['echo', *command]")
+    done = run_setup(
+        sys.executable,
+        source.replace("if done.returncode:", "print(done.stdout)\n    if 0:"),
+        tmp_path,
+        KAGGLE_KERNEL_RUN_TYPE="Batch",
+    )
+    assert f"--no-index --find-links={ours} sdlearn[reference]" in done.stdout and str(others) not in done.stdout
 
 
 def with_requirements(names: list[str]) -> dict[str, Distribution]:

@@ -86,12 +86,53 @@ class TestMake:
         assert result.returncode != 0
         assert "false is not Python 3.11 or newer" in result.stderr
 
-    def test_prompt_reaches_the_command_as_it_is(self, copy: Path) -> None:
-        (copy / ".venv" / "runtime").touch()
+    @pytest.fixture
+    def echo(self, copy: Path) -> Path:
+        """In place of the programs, one that prints its arguments."""
         (copy / ".venv" / "bin").mkdir()
-        command = copy / ".venv" / "bin" / "sdlearn"
-        command.write_text('#!/bin/sh\nprintf "<%s>" "$@"\n')
-        command.chmod(0o755)
-        assert make(copy, "demo").stdout == "<demo><--seed><0><-->"
-        result = make(copy, "demo", """PROMPT=an owl's "nest"; -x""", "SEED=3")
-        assert result.stdout == """<demo><--seed><3><--><an owl's "nest"; -x>"""
+        for name in ("sdlearn", "python"):
+            command = copy / ".venv" / "bin" / name
+            command.write_text('#!/bin/sh\nprintf "<%s>" "$@"\n')
+            command.chmod(0o755)
+        for name in ("runtime", "dev"):
+            (copy / ".venv" / name).touch()
+        return copy
+
+    def test_prompt_reaches_the_command_as_it_is(self, echo: Path) -> None:
+        assert make(echo, "demo").stdout == "<demo><--seed=0><-->"
+        result = make(echo, "demo", """PROMPT=an owl's "nest"; -x""", "SEED=3")
+        assert result.stdout == """<demo><--seed=3><--><an owl's "nest"; -x>"""
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            *(
+                "costs $5",
+                "$$",
+                "$(shell touch harm)",
+                "${SEED}",
+                "$(MAKE)",
+                "`touch harm`",
+                "$(touch harm)",
+                "#1 %",
+                "--x",
+            ),
+            *("a\\b", "a\nb", "a\ttab", '"; touch harm; "', "'; touch harm; '", "*", "~", "$(error x)", "$(eval X=1)"),
+        ],
+    )
+    def test_neither_make_nor_the_shell_reads_a_value(self, text: str, echo: Path) -> None:
+        assert make(echo, "demo", f"PROMPT={text}").stdout == f"<demo><--seed=0><--><{text}>"
+        assert make(echo, "demo", f"SEED={text}").stdout == f"<demo><--seed={text}><-->"
+        assert f"<notebooks/host.py><--><{text}>" in make(echo, "host", f"REPO={text}").stdout
+        assert f"<{text}>" in make(echo, "-s", "real", f"MODEL={text}").stdout
+        result = make(echo, "recorded", f"RUN={text}")
+        assert result.returncode == 2 and result.stderr.startswith("RUN must be one of:") and not result.stdout
+        assert not (echo / "harm").exists()
+
+    def test_a_recorded_run_is_named(self, echo: Path) -> None:
+        (echo / "sdlearn" / "lessons" / "recorded").mkdir(parents=True)
+        for name in ("__init__", "one", "two"):
+            (echo / "sdlearn" / "lessons" / "recorded" / f"{name}.py").touch()
+        assert "<-m><sdlearn.lessons.recorded.two>" in make(echo, "-s", "recorded", "RUN=two").stdout
+        for name in ("", "three", "__init__"):
+            assert make(echo, "recorded", f"RUN={name}").stderr.splitlines()[0] == "RUN must be one of: one two"

@@ -59,7 +59,8 @@ def first_difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], t
     """The name of the first tensor in which two x-rays differ: where to look for the bug. None if all agree.
 
     Both hold tensors under the same names, in the order in which the programs make them. Two agree if their
-    shapes are equal and no number differs by more than tolerance · max(1, the largest |number| of theirs).
+    shapes are equal and no number differs by more than tolerance · max(1, the largest |number| of theirs),
+    all in float64.
     """
     for name, reference in theirs.items():
         mine, reference = ours[name].double(), reference.double()

@@ -31,11 +31,12 @@ def load_embedding(file: str | Path) -> tuple[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"no embedding file {path}")
     word, vectors = find_word(path, read_content(path))
-    if not isinstance(vectors, Tensor) or vectors.ndim not in (1, 2) or not vectors.is_floating_point():
+    if not isinstance(word, str):
+        raise ValueError(f"{path} is no embedding: its only entry is {shown(word)}; {ACCEPTED}")
+    fits = isinstance(vectors, Tensor) and vectors.ndim in (1, 2) and vectors.numel() and vectors.is_floating_point()
+    if not fits:
         shape = tuple(vectors.shape) if isinstance(vectors, Tensor) else type(vectors).__name__
         raise ValueError(f"{path}: the vectors of {shown(word)!r} are {shape}; accepted: floats (C,) or (n, C)")
-    if not isinstance(word, str) or not vectors.numel():
-        raise ValueError(f"{path} has no word or no vectors: {shown(word)}, {tuple(vectors.shape)}; {ACCEPTED}")
     check_floats(word, vectors, path)
     check_finite(word, vectors, path)
     return word, vectors.detach().reshape(-1, vectors.shape[-1]).float()

@@ -52,6 +52,6 @@ def read_settings(folder: Path) -> tuple[int, str]:
             accepted = repr(SPECIAL_TOKENS[name]) if fixed else "a text"
             raise ValueError(f"{folder}: {name} = {shown(repr(token))} is not supported; accepted: {accepted}")
     length = config.get("model_max_length", 77)
-    if type(length) is not int or length < 2:
-        raise ValueError(f"{settings}: model_max_length = {shown(length)}, must be a whole number of at least 2")
-    return 77 if length > 10**6 else length, special["pad_token"]  # 10^30 stands for "not given"
+    if type(length) not in (int, float) or not length >= 2:
+        raise ValueError(f"{settings}: model_max_length = {shown(length)}, must be a number of 2 or more")
+    return 77 if length > 10**6 else int(length), special["pad_token"]  # 10^30 stands for "not given"

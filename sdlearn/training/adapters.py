@@ -27,6 +27,13 @@ class LoRATable:
     alpha: float | None = None
     targets: tuple[str, ...] = ("attention",)
 
+    def __post_init__(self) -> None:
+        check_count("rank", self.rank, most=4096)
+        if self.alpha is not None and not self.alpha > 0:
+            raise ValueError(f"alpha must be above 0, not {self.alpha}")
+        if not self.targets:
+            raise ValueError("targets must name at least one kind of layer, such as 'attention'")
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoRARecipe(DreamBoothRecipe):
@@ -65,7 +72,7 @@ class WordTable:
     vectors: int = 1
 
     def __post_init__(self) -> None:
-        check_count("vectors", self.vectors)
+        check_count("vectors", self.vectors, most=75)  # as many tokens as a prompt has
         if not self.begins_as.strip():
             raise ValueError("begins_as must be a word, such as the class of what is learned")
 

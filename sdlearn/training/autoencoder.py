@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sdlearn.data import Scenes
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig, Gaussian
 from sdlearn.models.discriminator import DiscriminatorConfig, PatchDiscriminator
+from sdlearn.paths import expand
 from sdlearn.pictures import to_unit
 from sdlearn.storage.folder import load_part, save_part
 from sdlearn.training.first_stage import (
@@ -106,7 +107,7 @@ class AutoencoderTask:
             torch.manual_seed(self.seed)  # the first weights
             self.autoencoder = Autoencoder(recipe.model)
         else:
-            self.autoencoder = load_part(Path(recipe.parts.init) / "vae", Autoencoder, AutoencoderConfig)
+            self.autoencoder = load_part(expand(recipe.parts.init) / "vae", Autoencoder, AutoencoderConfig)
         self.settings: dict[str, Any] = {"loss": asdict(recipe.loss), "model": asdict(self.autoencoder.config)}
         if recipe.parts is not None:
             self.settings |= {"freeze_encoder": recipe.parts.freeze_encoder}

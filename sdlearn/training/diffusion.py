@@ -23,11 +23,13 @@ from sdlearn.files import atomic_write, write_json
 from sdlearn.models.autoencoder import Autoencoder, AutoencoderConfig
 from sdlearn.models.text import TextConfig, TextEncoder
 from sdlearn.models.unet import UNet, UNetConfig
+from sdlearn.paths import expand
 from sdlearn.pictures import to_unit
 from sdlearn.pipeline import decode_latents, encode_pictures
 from sdlearn.storage.folder import load_part, save_part
 from sdlearn.tokenizer import Tokenizer
 from sdlearn.training.attention import OpenAttention
+from sdlearn.training.checkpoint import check_recipe
 from sdlearn.training.loop import TrainConfig, checksum, generator_for, processes
 
 SAMPLE_PROMPTS = (
@@ -192,14 +194,15 @@ class DiffusionTask:
         self.progress = progress
         self.seed, self.batch_size = recipe.training.seed, recipe.training.batch_size
         self.dropout, parts = recipe.data.caption_dropout, recipe.parts
-        self.tokenizer = Tokenizer.from_folder(Path(parts.clip) / "tokenizer")
-        self.text_encoder = load_part(Path(parts.clip) / "text_encoder", TextEncoder, TextConfig)
-        self.autoencoder = load_part(Path(parts.autoencoder) / "vae", Autoencoder, AutoencoderConfig)
+        clip, autoencoder = expand(parts.clip), expand(parts.autoencoder)
+        self.tokenizer = Tokenizer.from_folder(clip / "tokenizer")
+        self.text_encoder = load_part(clip / "text_encoder", TextEncoder, TextConfig)
+        self.autoencoder = load_part(autoencoder / "vae", Autoencoder, AutoencoderConfig)
         for frozen in (self.text_encoder, self.autoencoder):
             frozen.requires_grad_(False)
         self.schedule = Schedule(recipe.schedule)
         if recipe.model is None:
-            unet = load_part(Path(parts.init) / "unet", UNet, UNetConfig, attention=OpenAttention)
+            unet = load_part(expand(parts.init) / "unet", UNet, UNetConfig, attention=OpenAttention)
             self.unet = unet.requires_grad_(True)
         else:
             torch.manual_seed(self.seed)  # the first weights
@@ -211,11 +214,12 @@ class DiffusionTask:
         size = len(self.pictures) if self.pictures else recipe.data.pool_size
         networks = self.autoencoder, self.text_encoder, self.tokenizer
         source = fingerprint(*networks, self.pictures, size, self.seed)
-        self.pool = self.load_pool(folder / "pool.safetensors", size, source)
         self.settings = {name: asdict(getattr(recipe, name)) for name in ("schedule", "data")}
         self.settings |= {"model": asdict(self.unet.config), "checksum of the pool": source[:12]}
         if recipe.model is None:
             self.settings |= {"checksum of init": checksum(self.unet)[:12]}
+        check_recipe({"training": asdict(recipe.training)} | self.settings, folder)
+        self.pool = self.load_pool(folder / "pool.safetensors", size, source)
 
     def load_pool(self, file: Path, size: int, source: str) -> Pool:
         """Read the stored latents. If there are none from this source, one process makes them; the others wait."""

@@ -4,10 +4,6 @@ Each sign is one function: it returns a sentence if the log shows it, or else No
 gradients and times. So none of them says that the network draws well, or why something went wrong.
 """
 
-import csv
-import pickle
-import re
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,11 +14,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
+from sdlearn.training.checkpoint import DAMAGE, read_recipe_of
+from sdlearn.training.log import COLUMNS, read_log
 
-COLUMNS = ("step", "loss", "learning_rate", "gradient_norm", "images_per_second")
 FEW = 10  # rows: with fewer, a loss that moves can't be told from chance
-UNREADABLE = (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, EOFError)  # what a damaged
-UNREADABLE += (pickle.UnpicklingError, zipfile.BadZipFile)  # or strange file makes torch.load raise
 
 
 @dataclass(frozen=True)
@@ -358,100 +353,11 @@ def read_run(path: Path) -> tuple[Run, list[str]]:
         raise FileNotFoundError(f"{path} has no log.csv: no training was run there, or it hasn't written a row yet")
     table, remarks = read_log(file)
     alone = file.name != "log.csv"  # a log without its run
-    settings, checkpoint, damaged = ({}, None, []) if alone else read_checkpoint(file.parent)
+    settings, checkpoint, damaged = ({}, None, []) if alone else read_recipe_of(file.with_name("checkpoint.pt"))
     nothing = loss_of_nothing(file.parent, settings)
-    return Run(file, **table, settings=settings, checkpoint=checkpoint, nothing=nothing), remarks + damaged
-
-
-def read_log(file: Path) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The columns of a log, and remarks on what a spreadsheet or an interruption did to it.
-
-    Raises ValueError if it isn't a log, or not to be understood; the message names the line.
-    """
-    text, remarks = decode(file), []
-    lines = [(place, line) for place, line in enumerate(text.splitlines(), start=1) if line.strip(" ,;\t")]
-    if lines and lines[0][1].lower().startswith("sep="):  # a note from one spreadsheet to the next
-        del lines[0]
-    if not lines:
-        raise ValueError(f"{file} is empty: the run has not written a row, or the file was cleared")
-    separator = max(",;\t", key=lines[0][1].count)
-    if separator != ",":
-        remarks.append("Its columns are separated as a spreadsheet does it; the log was read all the same.")
-    cells = [(place, next(csv.reader([line], delimiter=separator))) for place, line in lines]
-    header = [name.strip() for name in cells.pop(0)[1]]
-    if missing := [name for name in COLUMNS[:2] if name not in header]:
-        raise ValueError(f"{file} has no column {' and no column '.join(missing)}: it is not the log of a training run")
-    if cells and len(cells[-1][1]) < len(header):
-        cells.pop()
-        remarks.append("The last line is cut off; it was left out.")
-    elif cells and not text.endswith(("\n", "\r")):
-        cells.pop()
-        remarks.append("The last line has no end and may be cut off; it was left out.")
-    if not cells:
-        raise ValueError(f"{file} has no complete row, only the names of its columns")
-    rows: list[dict[str, float]] = []
-    for place, row in cells:
-        if len(row) != len(header):
-            raise ValueError(f"{file}, line {place}: it has {len(row)} columns, the first line has {len(header)}")
-        named = dict(zip(header, row, strict=True))
-        rows.append({name: read_number(named.get(name, "").strip(), name, f"{file}, line {place}") for name in COLUMNS})
-        if len(rows) > 1 and rows[-1]["step"] <= rows[-2]["step"]:
-            steps = f"step {rows[-1]['step']} comes after step {rows[-2]['step']}"
-            raise ValueError(f"{file}, line {place}: {steps}; were lines sorted, or two logs joined?")
-    check_points(file, [dict(zip(header, row, strict=True))["loss"] for _, row in cells])
-    return {name: np.array([row[name] for row in rows]) for name in COLUMNS}, remarks
-
-
-def decode(file: Path) -> str:
-    """The text of a file in UTF-8, or in UTF-16 as spreadsheets write it, with or without a byte-order mark.
-
-    Raises ValueError if it is neither.
-    """
-    data = file.read_bytes()
-    try:
-        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not text: {error}") from error
-    if "\0" in text:
-        raise ValueError(f"{file} is not text: it holds zero bytes")
-    return text
-
-
-def read_number(text: str, name: str, place: str) -> float:
-    """A cell as a number; a decimal comma counts as a point. Raises ValueError for what is neither."""
-    if name == "step":
-        if match := re.fullmatch(r"(\d+)([.,]0)?", text):
-            return int(match[1])
-        raise ValueError(f"{place}: step = {text!r} is not a whole number; was the file changed with a spreadsheet?")
-    if not text and name != "loss":
-        return np.nan
-    try:
-        return float(text.replace(",", "."))
-    except ValueError as error:
-        raise ValueError(
-            f"{place}: {name} = {text!r} is not a number; was the file changed with a spreadsheet?"
-        ) from error
-
-
-def check_points(file: Path, losses: list[str]) -> None:
-    """Raises ValueError if the losses have lost their decimal points, as 0.81234 that became 81234."""
-    whole = [text for text in losses if re.fullmatch(r"\d{3,}", text)]
-    if len(whole) > len(losses) / 2:
-        raise ValueError(f"{file}: losses such as {whole[0]} have lost their decimal point; a spreadsheet does that")
-
-
-def read_checkpoint(folder: Path) -> tuple[dict[str, Any], int | None, list[str]]:
-    """The settings and the step of a run's last checkpoint that can be read, and remarks on those that can't be."""
-    remarks = []
-    for name in ("checkpoint.pt", "checkpoint.previous.pt"):
-        if not (folder / name).is_file():
-            continue
-        try:
-            values = torch.load(folder / name, map_location="cpu", weights_only=True, mmap=True)
-            return dict(values.get("settings", {})), int(values["step"]), remarks
-        except UNREADABLE:
-            remarks.append(f"{folder / name} is damaged.")
-    return {}, None, remarks
+    return Run(file, **table, settings=settings, checkpoint=checkpoint, nothing=nothing), remarks + [
+        f"{one} is damaged." for one in damaged
+    ]
 
 
 def loss_of_nothing(folder: Path, settings: dict[str, Any]) -> float | None:
@@ -468,7 +374,7 @@ def loss_of_nothing(folder: Path, settings: dict[str, Any]) -> float | None:
         schedule = Schedule(ScheduleConfig(**values))
         with safe_open(pool, framework="pt") as stored:
             latents = stored.get_tensor("latents")
-    except (*UNREADABLE, SafetensorError):
+    except (*DAMAGE, SafetensorError):
         return None
     signal = schedule.alphas_cumprod.double()  # s², at each t
     squared = signal + (1 - signal) * latents.float().square().mean().double()

@@ -30,6 +30,7 @@ from sdlearn.pictures import to_unit
 from sdlearn.pipeline import StableDiffusion
 from sdlearn.storage.load import BUNDLED, load
 from sdlearn.storage.save import save
+from sdlearn.training.checkpoint import check_recipe
 from sdlearn.training.diffusion import fits
 from sdlearn.training.loop import TrainConfig, checksum, generator_for, processes
 
@@ -142,9 +143,10 @@ class DreamBoothTask:
         self.model = load(recipe.model.source or BUNDLED, dtype=torch.float32)
         images, self.prompts = read_pictures(recipe.data, self.model.defaults.height, self.seed)
         source = fingerprint(self.model, recipe.data, images, self.seed)
-        self.latents, self.class_latents = self.load_latents(folder / "latents.safetensors", images, source)
         self.settings: dict[str, Any] = {"model": asdict(recipe.model), "data": asdict(recipe.data)}
         self.settings |= {"checksum of model and pictures": source[:12]}
+        check_recipe({"training": asdict(recipe.training)} | self.settings, folder)
+        self.latents, self.class_latents = self.load_latents(folder / "latents.safetensors", images, source)
         self.choose()
         self.network = Prompted(self.model.text_encoder, self.model.unet)
         if recipe.model.gradient_checkpointing:

@@ -20,7 +20,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from sdlearn.config import check_counts
+from sdlearn.config import check_count, check_counts
 from sdlearn.training.muon import MuonAdamW
 
 
@@ -77,6 +77,7 @@ class TrainConfig:
         for name in ("seed", "warmup_steps", "decay_steps", "weight_decay"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
+        check_count("seed", self.seed, least=0, most=2**63 - 1)
         for name in ("beta_2", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}")
@@ -276,7 +277,10 @@ def processes() -> PartialState:
     Raises:
         RuntimeError: not all of them are found; each would train alone and overwrite the others' files.
     """
-    started = int(os.environ.get("WORLD_SIZE", 1))
+    started = os.environ.get("WORLD_SIZE", "1")
+    if not started.isdecimal():
+        raise RuntimeError(f"WORLD_SIZE={started} in the environment: torchrun sets it to a number of processes")
+    started = int(started)
     # Without a GPU accelerate looks for other processes only if told to use the CPU. And they can have to wait for
     # the first one longer than the usual ten minutes: while it encodes scenes, or draws samples.
     cpu = started > 1 and not (torch.cuda.is_available() or torch.xpu.is_available())

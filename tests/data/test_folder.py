@@ -1,3 +1,5 @@
+import os
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +111,97 @@ def test_many_problems_are_counted(tmp_path):
 def test_no_folder_no_pictures_no_size(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         ImageFolder(tmp_path / "gone")
+    with pytest.raises(ValueError, match="~nobody-has-this-name/x: there is no such home folder"):
+        ImageFolder("~nobody-has-this-name/x")
     with pytest.raises(ValueError, match="holds no pictures"):
         ImageFolder(tmp_path)
     with pytest.raises(ValueError, match="size=0"):
         ImageFolder(tmp_path, size=0)
+
+
+def captioned(path: Path) -> Path:
+    save(path).with_suffix(".txt").write_text("a cat")
+    return path
+
+
+def test_linked_folders_are_read_and_loops_end(tmp_path):
+    folder, elsewhere = tmp_path / "pictures", tmp_path / "elsewhere"
+    folder.mkdir()
+    for path in (folder / "a.png", elsewhere / "b.png", elsewhere / "more" / "c.png"):
+        captioned(path)
+    (folder / "linked").symlink_to(elsewhere)
+    (folder / "d.png").symlink_to(elsewhere / "b.png")
+    (folder / "d.txt").write_text("a linked cat")
+    for place in (folder, elsewhere / "more"):  # links that lead back
+        (place / "back").symlink_to(folder)
+    (folder / "again").symlink_to(elsewhere)
+    (elsewhere / "itself").symlink_to(elsewhere / "itself")
+    with pytest.raises(ValueError, match=r"again/itself \(is a link that leads nowhere\)"):
+        ImageFolder(folder)
+    (elsewhere / "itself").unlink()
+    found = [picture.file.relative_to(folder).as_posix() for picture in ImageFolder(folder)]
+    assert found == ["a.png", "again/b.png", "again/more/c.png", "d.png"]  # each folder once
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no named pipes")
+def test_links_to_nothing_and_pipes_are_named(tmp_path):
+    captioned(tmp_path / "a.png")
+    for name in ("gone.png", "pipe.png"):
+        (tmp_path / name).with_suffix(".txt").write_text("a cat")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nothing")
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ValueError, match="2 problems") as error:
+        ImageFolder(tmp_path)
+    assert "gone.png (is a link that leads nowhere); pipe.png (is a pipe or a device; accepted: files)" in str(
+        error.value
+    )
+    (tmp_path / "gone.png").unlink()
+    (tmp_path / "pipe.png").unlink()
+    for text in ("a.txt", "captions.csv"):
+        (tmp_path / text).unlink(missing_ok=True)
+        os.mkfifo(tmp_path / text)
+        with pytest.raises(ValueError, match=rf"{text} is not a file"):
+            ImageFolder(tmp_path)
+
+
+@pytest.mark.parametrize("length", [10_001, 131_073, 3_000_000])
+def test_captions_have_a_limit(length, tmp_path):
+    save(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("x" * length)
+    with pytest.raises(ValueError, match=rf"a.png \(a caption of {length:,} signs, at most 10,000\)"):
+        ImageFolder(tmp_path)
+    (tmp_path / "captions.csv").write_text(f"file,caption\na.png,{'x' * length}\n")
+    with pytest.raises(ValueError, match=r"a caption of 10,001 signs|captions.csv can't be read: field larger than"):
+        ImageFolder(tmp_path)
+    (tmp_path / "captions.csv").write_text(f"file,caption\na.png,{'x' * 10_000}\n")
+    assert len(ImageFolder(tmp_path)[0].caption) == 10_000
+
+
+def bitmap(width: int, height: int) -> bytes:
+    """The head of a bitmap with one bit for a pixel."""
+    return b"BM" + struct.pack("<IHHIIiiHHIIiiII", 62, 0, 0, 62, 40, width, height, 1, 1, 0, 0, 0, 0, 2, 2) + bytes(8)
+
+
+@pytest.mark.parametrize("side", [13_000, 30_000])
+def test_pictures_have_a_limit(side, tmp_path):
+    (tmp_path / "a.bmp").write_bytes(bitmap(side, side))
+    (tmp_path / "a.txt").write_text("large")
+    with pytest.raises(
+        ValueError, match=rf"a.bmp \(can't be read: .*{side} × {side} pixels.*64 million|{side**2} pixels"
+    ):
+        ImageFolder(tmp_path)
+
+
+def test_a_folder_that_may_not_be_read_is_no_empty_one(tmp_path, monkeypatch):
+    captioned(tmp_path / "a.png")
+    captioned(tmp_path / "locked" / "b.png")
+    listed = Path.iterdir
+
+    def iterdir(folder):
+        if folder.name == "locked":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    with pytest.raises(PermissionError, match="locked"):
+        ImageFolder(tmp_path)

@@ -21,8 +21,9 @@ from small import LINEAR, LinearTask, assert_same, assert_same_end, load, make, 
 from torch import Tensor, nn
 
 import sdlearn.training.run as runs
+from sdlearn.training.checkpoint import before, load_checkpoint, save_checkpoint
 from sdlearn.training.loop import TrainConfig
-from sdlearn.training.run import before, load_checkpoint, run, save_checkpoint
+from sdlearn.training.run import run
 
 # --- killed and resumed ---
 
@@ -186,6 +187,28 @@ def test_no_checkpoint_is_whole(two: tuple[bytes, bytes], previous: bytes | None
     assert file.exists()
 
 
+@pytest.mark.parametrize("values", [[1], {"step": "x"}, {"step": 3}, None, {"step": 3, "settings": {}}])
+def test_a_file_that_is_no_checkpoint(values: Any, tmp_path: Path) -> None:
+    torch.save(values, tmp_path / "checkpoint.pt")
+    with (
+        warnings.catch_warnings(action="ignore"),
+        pytest.raises(RuntimeError, match=r"checkpoint.pt is damaged and the"),
+    ):
+        run(LinearTask(), TrainConfig(**LINEAR), tmp_path, progress=False)
+
+
+def test_pipes_in_the_place_of_files(two: tuple[bytes, bytes], tmp_path: Path) -> None:
+    """Reading them would never end."""
+    os.mkfifo(tmp_path / "checkpoint.pt")
+    with pytest.raises(RuntimeError, match=r"checkpoint.pt is not a file"):
+        run(LinearTask(), TrainConfig(**LINEAR), tmp_path, progress=False)
+    (tmp_path / "checkpoint.pt").unlink()
+    lay(tmp_path, *two)
+    os.mkfifo(tmp_path / "log.csv")
+    with pytest.raises(ValueError, match=r"log.csv is not as the training wrote it"):
+        run(LinearTask(), TrainConfig(**LINEAR | {"steps": 3}), tmp_path, progress=False)
+
+
 # --- full disks ---
 
 
@@ -224,6 +247,30 @@ def test_a_full_disk_stops_and_keeps_the_last_checkpoint(tmp_path: Path) -> None
     assert {file: file.read_bytes() for file in folder.glob("checkpoint*")} == files
     run(LinearTask(), TrainConfig(**values), folder, progress=False)
     assert_same(load(folder), load(tmp_path / "once"))
+
+
+@pytest.mark.parametrize("limit", [0, 100, 2000])
+def test_a_disk_that_is_full_from_the_start(limit: int, tmp_path: Path) -> None:
+    """Whichever file is the first that can't be written, it is named, and what was there stays whole."""
+    for begun in (False, True):
+        folder = tmp_path / str(begun)
+        if begun:
+            run(LinearTask(), TrainConfig(**LINEAR | {"steps": 4}), folder, progress=False)
+        files = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            with (
+                warnings.catch_warnings(action="ignore"),
+                pytest.raises(OSError, match=rf"File too large: '{folder}/\w"),
+            ):
+                run(LinearTask(), TrainConfig(**LINEAR), folder, progress=False)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert {file: file.read_bytes() for file in folder.glob("*.pt")} == {
+            file: data for file, data in files.items() if file.suffix == ".pt"
+        }
+        assert not list(folder.rglob("*.partial")) and not (folder / "run.lock").exists()
 
 
 # --- losses that are not finite ---

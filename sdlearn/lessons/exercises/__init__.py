@@ -101,7 +101,7 @@ def predict(id: str, letter: str) -> None:
     """
     prediction = find_prediction(id)
     letters = prediction.letters
-    chosen = str(letter).strip().strip(".)(").strip().lower()
+    chosen = str(letter).strip("\ufeff \t\r\n.()").lower()  # U+FEFF: a byte-order mark, from a pasted file
     if chosen not in letters:
         print(f"write {', '.join(letters[:-1])} or {letters[-1]}, then run this cell")
         return

@@ -90,6 +90,11 @@ def loss_to_learn_from(
         raise ValueError("it calls backward(), but that is for the training loop to do; return the loss")
     if isinstance(loss, Tensor) and not loss.requires_grad:
         raise ValueError("the network can't learn: its answer isn't used, or no_grad or detach() cuts it off")
+    if (
+        isinstance(loss, Tensor)
+        and torch.autograd.grad(loss.sum(), weight, retain_graph=True, allow_unused=True)[0] is None
+    ):
+        raise ValueError("the network can't learn: the loss became a new tensor, which knows nothing of the network")
     return loss
 
 

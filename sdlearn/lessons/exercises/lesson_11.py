@@ -1,11 +1,13 @@
 """The exercises of lesson 11."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 
 import torch
 from torch import Tensor, nn
 
+from sdlearn.diffusion.samplers import SAMPLERS, Sampler, ddpm
 from sdlearn.diffusion.schedule import Schedule, ScheduleConfig
 from sdlearn.lessons.by_hand import text_to_image
 from sdlearn.lessons.check import randomize_
@@ -108,12 +110,14 @@ def at_random(network: nn.Module) -> nn.Module:
     return randomize_(network, std=0.3).double().requires_grad_(False).eval()
 
 
-def small_model(kind: str = "v_prediction", channels: int = 4, side: int = 4) -> StableDiffusion:
+def small_model(
+    kind: str = "v_prediction", channels: int = 4, side: int = 4, samplers: Mapping[str, Sampler] = SAMPLERS
+) -> StableDiffusion:
     """A model with few weights, random ones, in float64. Its defaults are no case's settings."""
     autoencoder, painter = picture_networks(channels, side)
     schedule = Schedule(ScheduleConfig(prediction_type=kind, timestep_spacing="trailing"))
     defaults = Defaults(2 * side, 2 * side, sampler="heun", steps=5, guidance_scale=4.5)
-    return StableDiffusion(*words_network(), autoencoder, painter, schedule, defaults=defaults)
+    return StableDiffusion(*words_network(), autoencoder, painter, schedule, samplers=samplers, defaults=defaults)
 
 
 def drawings(generator: torch.Generator) -> Iterator[Case]:
@@ -129,6 +133,8 @@ def drawings(generator: torch.Generator) -> Iterator[Case]:
     yield Case("two prompts, fresh noise in each step", small_model(), [cat, red], red, 3, -1.5, "euler_ancestral", 6)
     yield Case("guidance_scale = 1, one step", small_model("epsilon"), [blue, cat], cat, 1, 1, "ddim", 2)
     yield Case("guidance_scale = 0", small_model(), [blue, cat], red, 2, 0, "euler", 9)
+    own = SAMPLERS | {"ddim": replace(SAMPLERS["ddim"], loop=ddpm)}  # as if a learner had written it
+    yield Case("the model has a ddim of its own", small_model(samplers=own), [red], cat, 3, 2.0, "ddim", 5)
 
 
 def x_rays(generator: torch.Generator) -> Iterator[Case]:
@@ -169,6 +175,9 @@ def x_rays(generator: torch.Generator) -> Iterator[Case]:
     broken = theirs["words"].clone()
     broken.view(-1)[broken.abs().argmin()] = torch.nan  # where even 0 would be within the tolerance
     yield Case("one number is NaN", theirs | {"words": broken}, theirs, 0.5)
+    broken = theirs["words"].clone()
+    broken.view(-1)[broken.abs().argmax()] = torch.nan
+    yield Case("the largest number is NaN", theirs | {"words": broken}, theirs, 0.2)
     endless = theirs["words"].clone()
     endless[0, 2, 1] = torch.inf
     yield Case("one number is infinite", theirs | {"words": endless}, theirs, 0.5)
@@ -194,6 +203,8 @@ def x_rays(generator: torch.Generator) -> Iterator[Case]:
     yield Case("ours are three times as large", theirs | {"guided": 3 * theirs["guided"]}, theirs, 0.8)
     theirs = {"guided": torch.tensor([10.0, 5.0]), "next": random(2)}
     yield Case("ours are a little smaller", theirs | {"guided": torch.tensor([9.0, 5.0])}, theirs, 0.105)
+    theirs = {"guided": random(5), "next": random(2)}
+    yield Case("all numbers are too small", theirs | {"guided": theirs["guided"] - 1}, theirs, 0.01)
     theirs = {"guided": torch.tensor([1.0, -0.5]), "next": random(2)}
     yield Case("the largest is 1", theirs | {"guided": torch.tensor([1.0, -0.485])}, theirs, 0.01)
     theirs = {"guided": torch.tensor([100.0, 0.5]), "next": random(2)}
@@ -201,6 +212,15 @@ def x_rays(generator: torch.Generator) -> Iterator[Case]:
     theirs = {"guided": torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5]), "next": random(2)}
     most = theirs["guided"] + torch.tensor([0.0, 0.3, 0.3, 0.0, 0.3])
     yield Case("three of five numbers differ", theirs | {"guided": most}, theirs, 0.05)
+    theirs = {"guided": torch.linspace(-1, 1, 9), "next": random(2)}
+    slight = theirs["guided"] + 0.006 * torch.tensor([1.0, -1, 1, 1, -1, 1, -1, 1, 1])
+    yield Case("nine small differences, each within the tolerance", theirs | {"guided": slight}, theirs, 0.01)
+    theirs = {"guided": torch.tensor([0.5, -1.0, 0.2, 0.7]), "next": random(2)}
+    slight = theirs["guided"] + torch.tensor([0.006, 0.0, -0.006, 0.0])
+    yield Case("two small differences, each within the tolerance", theirs | {"guided": slight}, theirs, 0.01)
+    theirs = {"guided": torch.tensor([[2.0, -1.0], [0.5, 1.0]]), "next": random(2)}
+    same_top = torch.tensor([[2.0, -1.0], [-0.5, 1.0]])
+    yield Case("the largest numbers agree, another one has the wrong sign", theirs | {"guided": same_top}, theirs, 0.01)
     theirs = {"guided": random(2, 2), "next": random(2)}
     yield Case("0.00005 apart", theirs | {"guided": theirs["guided"] + 5e-5}, theirs, 0.001)
 

@@ -102,7 +102,7 @@ def averages(generator: torch.Generator) -> Iterator[Case]:
         (((3, 2),), 0.5, 5000, torch.float32),
         (((2,), (2, 5)), 0.0, 3, torch.float32),
         (((1, 7), (3,)), 0.99, 100, torch.float64),
-        (((2, 3), (), (4,)), 0.999, 1_000_000, torch.float64),
+        (((2, 3), (1,), (4,)), 0.999, 1_000_000, torch.float64),
     ):
         lists = [[torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes] for _ in range(2)]
         words = f"{len(shapes)} parameter{'s' * (len(shapes) > 1)}, decay = {decay}, {step} steps before"

@@ -22,8 +22,11 @@ from sdlearn.lessons.exercises.exercise import Exercise
 from sdlearn.lessons.exercises.judge import NOT_WRITTEN, Verdict, assess, in_one_line
 from sdlearn.lessons.exercises.registry import EXERCISES
 from sdlearn.lessons.exercises.source import own_source, run_source
+from sdlearn.paths import expand
 
 PATIENCE = 60.0  # seconds for a process that judges an answer; most of them are for importing torch on a slow computer
+
+LARGEST = 1_000_000  # bytes of an answer
 
 GREEN: dict[str, Any] = {}  # the answers whose last check in this session was green, by id
 
@@ -31,8 +34,8 @@ GREEN: dict[str, Any] = {}  # the answers whose last check in this session was g
 def passport_folder() -> Path:
     """Where correct answers are kept: $SDLEARN_PASSPORT, else sdlearn/passport in $XDG_DATA_HOME or ~/.local/share."""
     if folder := os.environ.get("SDLEARN_PASSPORT"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "sdlearn" / "passport"
+        return expand(folder)
+    return expand(os.environ.get("XDG_DATA_HOME") or "~/.local/share") / "sdlearn" / "passport"
 
 
 def answers_in(folder: Path) -> dict[str, Path]:
@@ -52,7 +55,7 @@ def kept() -> dict[str, Any]:
     found = {}
     for id in remembered():
         with contextlib.suppress(Exception), contextlib.redirect_stdout(io.StringIO()):
-            found[id] = run_source((passport_folder() / f"{id}.py").read_text(encoding="utf-8"))
+            found[id] = run_source(read_answer(passport_folder() / f"{id}.py")[0])
     return found
 
 
@@ -60,8 +63,19 @@ def judged_in(folder: Path) -> dict[str, Any]:
     """The digests of the answers that were judged right, by id. A damaged list is an empty one."""
     try:
         return read_json(folder / "judged.json")
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
+
+
+def read_answer(file: Path) -> tuple[str, bytes]:
+    """The text of an answer, perhaps with a byte-order mark before it or with the line ends of Windows, and its bytes.
+
+    Raises OSError or ValueError if it can't be read.
+    """
+    if file.stat().st_size > LARGEST:
+        raise ValueError(f"{file.name} has more than {LARGEST:,} bytes")
+    data = file.read_bytes()
+    return io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig").read(), data
 
 
 def digest(text: bytes) -> str:
@@ -125,8 +139,8 @@ def judge_folder(folder: Path, seconds: float = PATIENCE) -> Iterator[tuple[Exer
             yield exercise, NOT_WRITTEN, ""
             continue
         try:
-            text = files[id].read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text, data = read_answer(files[id])
+        except (OSError, ValueError) as error:
             yield exercise, Verdict("✘", f"{files[id]} can't be read: {in_one_line(error)}"), ""
             continue
         answer = in_a_process(judge_by_id, id, text, seconds=seconds)
@@ -134,7 +148,7 @@ def judge_folder(folder: Path, seconds: float = PATIENCE) -> Iterator[tuple[Exer
             Verdict(*answer) if answer else Verdict("✘", "its process ended without a verdict, or ran for too long")
         )
         with contextlib.suppress(OSError):
-            set_judged(folder, id, text.encode() if verdict.green else None)
+            set_judged(folder, id, data if verdict.green else None)
         yield exercise, verdict, text
 
 

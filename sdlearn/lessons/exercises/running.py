@@ -217,7 +217,9 @@ def collect(result: Any, steps: int | None) -> tuple[Any, list[str]]:
 
 
 def snapshot(value: Any) -> Any:
-    """A copy of tensors and arrays, also of those in tuples, lists and dataclasses."""
+    """A copy of tensors and arrays, also of those in tuples, lists and dataclasses. Of an iterator, only its type."""
+    if isinstance(value, Iterator):
+        return type(value)
     if isinstance(value, Tensor):
         return value.detach().clone()
     if isinstance(value, np.ndarray):

@@ -133,6 +133,7 @@ class TestPredictions:
             ("B", "✔ 97.colour, b: that is right"),
             (" b", "✔ 97.colour, b: that is right"),
             ("b)", "✔ 97.colour, b: that is right"),
+            ("\ufeffB ", "✔ 97.colour, b: that is right"),
             ("A.", "✘ 97.colour, a: blue is darker"),
             ("c", "✘ 97.colour, c: nothing is left"),
         ],

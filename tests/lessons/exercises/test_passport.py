@@ -49,6 +49,37 @@ class TestPassport:
         assert passport.remembered() == ["00.combine", METHOD.id, MODULE.id, SAMPLER.id]
         assert drawing.own_boxes(passport.remembered())["guidance"] == (1, 5)  # 00.combine, and four of lesson 10
 
+    @pytest.mark.parametrize(("mark", "end"), [("\ufeff", "\n"), ("", "\r\n"), ("\ufeff", "\r\n")])
+    def test_a_byte_order_mark_and_other_line_ends(self, mark: str, end: str, registered: Path) -> None:
+        """As an editor on Windows leaves an answer."""
+        registered.mkdir()
+        text = mark + source.definition(registry.find("00.combine"), emptied=False).replace("\n", end)
+        (registered / "00.combine.py").write_bytes(text.encode())
+        verdicts = {exercise.id: verdict for exercise, verdict, _ in passport.judge_folder(registered)}
+        assert verdicts["00.combine"].green
+        assert passport.remembered() == ["00.combine"] and list(passport.kept()) == ["00.combine"]
+
+    def test_answers_that_cannot_be_read(self, registered: Path) -> None:
+        registered.mkdir()
+        for data, said in ((b"\xff", "can't be read"), (b"#" * 1_000_001, "has more than 1,000,000 bytes")):
+            (registered / "00.combine.py").write_bytes(data)
+            verdicts = {exercise.id: verdict for exercise, verdict, _ in passport.judge_folder(registered)}
+            assert verdicts["00.combine"].mark == "✘" and said in verdicts["00.combine"].text
+
+    def test_a_list_of_judged_answers_that_is_damaged(self, registered: Path) -> None:
+        registered.mkdir()
+        for text in ("[" * 100_000, "[]", "null", '{"00.combine": ', "\ufeff{}"):
+            (registered / "judged.json").write_text(text)
+            assert passport.remembered() == []
+
+    def test_the_folder_may_begin_with_the_home_folder(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("SDLEARN_PASSPORT", "~/mine")
+        assert passport.passport_folder() == tmp_path / "mine"
+        monkeypatch.delenv("SDLEARN_PASSPORT")
+        monkeypatch.setenv("XDG_DATA_HOME", "~/data")
+        assert passport.passport_folder() == tmp_path / "data" / "sdlearn" / "passport"
+
     def test_own_parts(self, registered: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """Those of this session and of earlier ones, for `load`; what was edited since, or fails, is left out."""
         assert ex.own_parts() == {}

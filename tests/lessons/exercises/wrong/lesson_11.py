@@ -2,7 +2,7 @@
 
 import torch
 
-from sdlearn import Condition, draw_noise
+from sdlearn import Condition, draw_noise, get_sampler
 
 
 def divided_by_255(pixels):
@@ -239,6 +239,23 @@ def the_model_s_defaults(
     return loop(model, prompts, words, nothing, seeds(prompts, seed), sampler, steps, scale)
 
 
+def the_package_s_samplers(
+    model, prompts, negative_prompt="", steps=12, guidance_scale=3.0, sampler="dpmpp_2m_karras", seed=0
+):
+    words, nothing = encoded(model, prompts, negative_prompt)
+    shape = (len(prompts), model.unet.config.in_channels, *[model.unet.config.sample_size] * 2)
+    generators, rule = seeds(prompts, seed), get_sampler(sampler)
+    grid = rule.make_grid(model.schedule, steps)
+    x = draw_noise(shape, generators) * rule.initial_scale(model.schedule, grid)
+    denoise = model.guide(model.predict, Condition(words), Condition(nothing), guidance_scale)
+    return rule.loop(denoise, x, grid, model.schedule, generator=generators)
+
+
+def the_loop(model, prompts, negative_prompt="", steps=12, guidance_scale=3.0, sampler="dpmpp_2m_karras", seed=0):
+    words, nothing = encoded(model, prompts, negative_prompt)
+    yield loop(model, prompts, words, nothing, seeds(prompts, seed), sampler, steps, guidance_scale)
+
+
 def signed(ours, theirs, tolerance=1e-4):
     for name in theirs:
         if ours[name].shape != theirs[name].shape:
@@ -344,6 +361,30 @@ def relative_only(ours, theirs, tolerance=1e-4):
     return None
 
 
+def in_float32(ours, theirs, tolerance=1e-4):
+    for name in theirs:
+        a, b = ours[name].float(), theirs[name].float()
+        if a.shape != b.shape or not (a - b).abs().max() <= tolerance * max(1, b.abs().max()):
+            return name
+    return None
+
+
+def norm(ours, theirs, tolerance=1e-4):
+    for name in theirs:
+        a, b = ours[name].double(), theirs[name].double()
+        if a.shape != b.shape or not (a - b).norm() <= tolerance * max(1, b.abs().max()):
+            return name
+    return None
+
+
+def largest_numbers(ours, theirs, tolerance=1e-4):
+    for name in theirs:
+        a, b = ours[name].double(), theirs[name].double()
+        if a.shape != b.shape or not (a.max() - b.max()).abs() <= tolerance * max(1, b.abs().max()):
+            return name
+    return None
+
+
 WRONG = {
     "11.from_bytes": [
         ("the numbers go from 0 to 1", divided_by_255),
@@ -356,7 +397,7 @@ WRONG = {
         ("128 is used instead of 127.5", by_128),
         ("the dimension of the pictures is lost", one_picture),
         ("rounded down to whole numbers", whole_division),
-        ("but it must be", standardised),
+        ("divided by their spread", standardised),
         ("a `return` missing", no_return),
         ("RuntimeError", no_batch),
     ],
@@ -376,7 +417,7 @@ WRONG = {
     "11.text_to_image": [
         ("the two conditions are swapped", swapped),
         ("negative_prompt isn't used", no_negative),
-        ("needs it once for each prompt", one_negative),
+        ("the two conditions aren't equally long", one_negative),
         ("all pictures get the same noise", one_seed),
         ("one generator draws for all pictures", one_generator),
         ("random numbers of its own", global_noise),
@@ -387,11 +428,13 @@ WRONG = {
         ("it is always euler here", always_euler),
         ("hard-coded as 16", side_16),
         ("hard-coded as 4", four_channels),
-        ("it yields 1 of 12 steps", only_the_last),
-        ("each step must be handed out by", the_latents),
-        ("each step must be handed out by", the_pictures),
+        ("only the last step is handed out", only_the_last),
+        ("only latents are handed out", the_latents),
+        ("pictures are returned", the_pictures),
         ("draw the noise of the beginning again", fresh_generators),
         ("the model's default scale", the_model_s_defaults),
+        ("the package's samplers are used", the_package_s_samplers),
+        ("the loop itself is handed out", the_loop),
     ],
     "11.first_difference": [
         ("the sign isn't taken off", signed),
@@ -402,9 +445,12 @@ WRONG = {
         ("the mean of the differences", means_of_differences),
         ("any difference counts", exactly),
         ("this is the last name that differs", last_one),
-        ("but it must be", with_allclose),
-        ("but it must be", returns_the_number),
-        ("but it must be", true_or_false),
+        ("tolerance is counted twice", with_allclose),
+        ("this is the number of the tensor", returns_the_number),
+        ("it returns whether all agree", true_or_false),
         ("has no lower end", relative_only),
+        ("float32 is too coarse", in_float32),
+        ("the norm of the differences", norm),
+        ("only the largest numbers of both", largest_numbers),
     ],
 }

@@ -38,6 +38,18 @@ def without_gradient(unet, latents, context, noise, t, schedule):
     return F.mse_loss(prediction, schedule.target(latents, noise, t))
 
 
+def a_number_made_a_tensor(unet, latents, context, noise, t, schedule):
+    x = schedule.add_noise(latents, noise, t)
+    loss = F.mse_loss(unet(x, t, context), schedule.target(latents, noise, t)).item()
+    return torch.tensor(loss, requires_grad=True)
+
+
+def gradient_asked_for_too_late(unet, latents, context, noise, t, schedule):
+    with torch.no_grad():
+        loss = F.mse_loss(unet(schedule.add_noise(latents, noise, t), t, context), schedule.target(latents, noise, t))
+    return loss.requires_grad_()
+
+
 def backward_at_once(unet, latents, context, noise, t, schedule):
     loss = F.mse_loss(unet(schedule.add_noise(latents, noise, t), t, context), schedule.target(latents, noise, t))
     loss.backward()
@@ -250,6 +262,8 @@ WRONG = {
         ("they come scaled", scaled_again),
         ("without .item()", a_number),
         ("the network can't learn", without_gradient),
+        ("the loss became a new tensor", a_number_made_a_tensor),
+        ("the loss became a new tensor", gradient_asked_for_too_late),
         ("it calls backward()", backward_at_once),
         ("in place", in_place),
         ("multiplies pictures of shape", rates_without_shape),
