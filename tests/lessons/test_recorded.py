@@ -26,6 +26,9 @@ from sdlearn.lessons.recorded import (
     through_training,
 )
 from sdlearn.pictures import to_unit
+from sdlearn.storage.load import BUNDLED, load
+from sdlearn.storage.lora import load_lora
+from sdlearn.storage.textual_inversion import load_embedding
 from sdlearn.training import autoencoder
 from sdlearn.training.diffusion import Pool
 from sdlearn.training.first_stage import PERCEPTUAL, PerceptualFeatures, load_features
@@ -297,3 +300,31 @@ def test_a_new_subject_goes_on_with_the_runs_that_are_missing(tmp_path, monkeypa
     assert [line.split(",")[:2] for line in lines] == [["run", "step"], ["one", "0"], ["one", "1"], ["two", "1"]]
     assert lines[3].split(",")[2] == "128"  # numbers learn
     assert (tmp_path / "run.png").stat().st_size > 100
+
+
+def test_the_stored_runs_of_a_new_subject_are_what_their_recipe_says() -> None:
+    rows, runs = read_rows("new_subject"), new_subject.RUNS
+    assert [(row["run"], row["step"]) for row in rows] == [
+        (name, str(n)) for name, run in runs.items() for n in run.steps
+    ]
+    scores = ("subject", "edges", "color", "size", "known", "others")
+    assert all(0 <= float(row[score]) <= 1 for row in rows for score in scores)
+    ends = {row["run"]: row for row in rows}
+    assert float(ends["prior"]["known"]) > float(ends["no prior"]["known"]) + 0.2  # what prior preservation is for
+    assert [int(ends[f"rank {rank}"]["learns"]) for rank in (2, 4, 8, 16)] == [
+        rank * int(ends["rank 1"]["learns"]) for rank in (2, 4, 8, 16)
+    ]
+    in_steps = sum(len(runs[name].steps) for name in new_subject.IN_STEPS)
+    shape = (in_steps + len(runs) - len(new_subject.IN_STEPS), len(new_subject.SHOWN), 3, 64, 64)
+    assert read_pictures("new_subject").shape == shape
+    shares = [float(row["update"]) for row in read_rows("new_subject_spectrum")]
+    assert shares == sorted(shares) and 0 < shares[0] < shares[-1] <= 1
+
+
+def test_the_stored_adapters_fit_the_bundled_model() -> None:
+    model = load(BUNDLED)
+    for name in ("lora", "style"):
+        lora = load_lora(FOLDER / f"new_subject_{name}.safetensors", model)
+        assert {update.rank for update in lora.values()} == {4}
+    word, vectors = load_embedding(FOLDER / "new_subject_word.safetensors")
+    assert word == "<mammoth>" and vectors.shape == (1, 128)

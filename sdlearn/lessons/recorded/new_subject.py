@@ -7,7 +7,8 @@ Takes an hour on one core; what is done is kept in the folder `work`. The recipe
 measures the model:
 
 - `new_subject.csv`: a row for each run and step: the scores, how many numbers learn, and the bytes of the file;
-- `new_subject.png`: the same six prompts for each row of the table: three of the mammoth, two of elephants, one more;
+- `new_subject.png`: the same six prompts, three of the mammoth, two of elephants, one more: a row for each step of the
+  first two runs, and one for the end of each of the others;
 - `new_subject_spectrum.csv`: how much of DreamBooth's update the best matrix of rank 1, 2, 4, … holds: the share of the
   sum of squares, the mean over the layers that LoRA updates; beside it that of random numbers of the same shape;
 - `new_subject_lora.safetensors`, `new_subject_style.safetensors`, `new_subject_word.safetensors`: what was learned.
@@ -72,6 +73,7 @@ RUNS = {
         for count in (1, 4)
     },
 }
+IN_STEPS = ("prior", "no prior")
 STYLE = {
     "subjects": ["cat", "red apple", "owl", "sailboat", "guitar", "fox", "cactus", "key"],
     "pictures": 24,
@@ -143,7 +145,7 @@ def record(work: Path, target: Path, runs: dict[str, Run], likeness: Likeness) -
     for name, run in runs.items():
         some, pictures = do(run, name, work, likeness)
         rows += some
-        sheet += [image for one in pictures for image in to_images(to_unit(one))]
+        sheet += [image for one in pictures[0 if name in IN_STEPS else -1 :] for image in to_images(to_unit(one))]
         write_rows(target.with_suffix(".csv"), rows)
         with atomic_write(target.with_suffix(".png")) as temporary:
             image_grid(sheet, columns=len(SHOWN)).save(temporary, format="PNG", optimize=True)
