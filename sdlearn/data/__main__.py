@@ -16,7 +16,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 
 @app.command()
-def sheet(
+def main(
     output: Annotated[Path, PathArgument(help="The PNG file to write.")] = Path("out/scenes.png"),
     count: Annotated[int, typer.Option(min=1, help="How many scenes.")] = 64,
     seed: Annotated[int, typer.Option(min=0)] = 0,

@@ -1,7 +1,8 @@
 """What the log of a training run shows, in sentences: is it healthy, and how far has it come?
 
-Each sign is one function: it returns a sentence if the log shows it, or else None. A log holds nothing but losses,
-gradients and times. So none of them says that the network draws well, or why something went wrong.
+Each sign is one function: it returns a sentence if the log shows it, which begins with "! " if it looks wrong, or else
+None. A log holds nothing but losses, gradients and times. So none of them says that the network draws well, or why
+something went wrong.
 """
 
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from sdlearn.training.checkpoint import DAMAGE, read_recipe_of
 from sdlearn.training.log import COLUMNS, read_log
 
 FEW = 10  # rows: with fewer, a loss that moves can't be told from chance
+NOTHING = {"epsilon": "ε = n·x_t", "sample": "x_0 = s·x_t"}  # what v = 0 is there; s, n: the signal and noise rates
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,6 @@ class Run:
         return replace(self, **{name: getattr(self, name)[chosen] for name in COLUMNS})
 
     @property
-    def ends(self) -> int | None:
-        """The last step of the recipe, or None if it isn't known."""
-        return self.settings.get("training.steps")
-
-    @property
     def noise(self) -> float:
         """How much the loss varies by chance, from row to row: a standard deviation that trends don't touch."""
         change = np.diff(self.loss)
@@ -59,24 +56,17 @@ def examine(run: str | Path) -> list[str]:
     """
     whole, remarks = read_run(Path(run))
     finite = whole.rows(np.isfinite(whole.loss))
-    wrong = [not_finite(whole)]
-    if len(finite.step):
-        wrong += [sign(finite) for sign in WRONG]
-    found = [f"! {sentence}" for sentence in (*remarks, *wrong) if sentence]
-    if not found:
-        found = ["Nothing in this log looks wrong."]
-    if len(finite.step):
-        found += [sentence for sign in PLAIN if (sentence := sign(finite))]
-    return [*found, f"A log can't show whether the results are good. {where_to_look(whole.file.parent)}"]
+    signs = [sign(finite) for sign in SIGNS] if len(finite.step) else []
+    said = [sentence for sentence in (*remarks, not_finite(whole), *signs) if sentence]
+    wrong = [sentence for sentence in said if sentence.startswith("! ")]
+    plain = [sentence for sentence in said if sentence not in wrong]
+    pictures = sorted((whole.file.parent / "samples").glob("*.png"))
+    look = f"For that, look at what it {f'draws: {pictures[-1]}' if pictures else 'makes'}."
+    last = f"A log can't show whether the results are good. {look}"
+    return [*(wrong or ["Nothing in this log looks wrong."]), *plain, last]
 
 
-def where_to_look(folder: Path) -> str:
-    """What to look at besides the log."""
-    pictures = sorted((folder / "samples").glob("*.png"))
-    return f"For that, look at what it draws: {pictures[-1]}." if pictures else "For that, look at what it makes."
-
-
-# --- what looks wrong ---
+# --- signs ---
 
 
 def not_finite(run: Run) -> str | None:
@@ -85,21 +75,17 @@ def not_finite(run: Run) -> str | None:
         return None
     step, value = run.step[bad][0], run.loss[bad][0]
     more = " The checkpoint is older, so the run can resume from there." if (run.checkpoint or step) < step else ""
-    return f"The loss is {value} at step {step}: from there on, nothing can be trusted.{more}"
+    return f"! The loss is {value} at step {step}: from there on, nothing can be trusted.{more}"
 
 
-def gradient_not_finite(run: Run) -> str | None:
-    bad = run.step[np.isinf(run.gradient_norm)]
-    if not len(bad):
-        return None
-    half = run.settings.get("training.mixed_precision") == "fp16"
-    why = " In float16 single such steps are normal: they are skipped." if half else ""
-    return f"The gradient is infinite in {count(len(bad), 'row')}, first at step {bad[0]}.{why}"
-
-
-def no_gradient(run: Run) -> str | None:
+def gradient(run: Run) -> str | None:
+    """Is it infinite, or 0?"""
+    if len(bad := run.step[np.isinf(run.gradient_norm)]):
+        half = run.settings.get("training.mixed_precision") == "fp16"
+        why = " In float16 single such steps are normal: they are skipped." if half else ""
+        return f"! The gradient is infinite in {count(len(bad), 'row')}, first at step {bad[0]}.{why}"
     if (run.gradient_norm[-FEW:] == 0).all():
-        return "The gradient is 0 in the last rows: nothing is being learned."
+        return "! The gradient is 0 in the last rows: nothing is being learned."
     return None
 
 
@@ -110,22 +96,24 @@ def gaps(run: Run) -> str | None:
         return None
     usual = np.median(every)
     if run.step[0] > 2 * usual:
-        return f"The log begins at step {run.step[0]}: what was before that is missing."
+        return f"! The log begins at step {run.step[0]}: what was before that is missing."
     wide = np.flatnonzero(every > 3 * usual)
     if 0 < len(wide) <= 2:  # more of them: the recipe's log_every was changed
-        return f"Rows are missing between the steps {run.step[wide[0]]} and {run.step[wide[0] + 1]}."
+        return f"! Rows are missing between the steps {run.step[wide[0]]} and {run.step[wide[0] + 1]}."
     if run.checkpoint is not None and run.checkpoint - run.step[-1] > 2 * usual:
-        return f"The log ends at step {run.step[-1]}, but the checkpoint is from step {run.checkpoint}."
+        return f"! The log ends at step {run.step[-1]}, but the checkpoint is from step {run.checkpoint}."
     return None
 
 
-def not_falling(run: Run) -> str | None:
-    if len(run.step) < FEW or warming_up(run):
-        return None
+def level(run: Run) -> str | None:
+    """Has the loss fallen?"""
+    if len(run.step) < FEW:
+        return f"There are only {count(len(run.step), 'row')}: too few to say how the loss moves."
     first, last, rows = tenths(run)
-    if first - last > 3 * run.noise * (2 / rows) ** 0.5:
-        return None
-    return f"The loss has not fallen: it was {number(first)} in the first tenth and is {number(last)} in the last."
+    if first - last <= 3 * run.noise * (2 / rows) ** 0.5 and not warming_up(run):
+        return f"! The loss has not fallen: it was {first:.3g} in the first tenth and is {last:.3g} in the last."
+    share = f" ({1 - last / first:.0%})" if first > 0 and last > 0 else ""
+    return f"The loss has fallen from {first:.3g} (mean of the first tenth) to {last:.3g} (last tenth){share}."
 
 
 def rising(run: Run) -> str | None:
@@ -138,15 +126,21 @@ def rising(run: Run) -> str | None:
     if smooth[-1] - smooth[lowest] < 5 * run.noise * (2 / width) ** 0.5 or smooth[-1] < 1.02 * smooth[lowest]:
         return None  # the lowest of many means is low by chance, hence 5
     return (
-        f"The loss rises: around step {run.step[lowest + width // 2]} it was {number(smooth[lowest])}, and now it is "
-        f"{number(smooth[-1])}. A learning rate that is too high often does this; so does a loss whose terms change."
+        f"! The loss rises: around step {run.step[lowest + width // 2]} it was {smooth[lowest]:.3g}, and now it is "
+        f"{smooth[-1]:.3g}. A learning rate that is too high often does this; so does a loss whose terms change."
     )
 
 
-def rising_lately(run: Run) -> str | None:
-    if (line := last_third(run)) is None or rising(run) or line[0] <= line[1]:
+def trend(run: Run) -> str | None:
+    """Does the loss still fall, as far as one can see?"""
+    if (line := last_third(run)) is None or rising(run):
         return None
-    return f"The loss has begun to rise: by {number(line[0])} over the last third of the log, more than chance does."
+    change, chance = line
+    by = f"by {abs(change):.3g} over the last third of the log, more than chance does."
+    if abs(change) > chance:
+        return f"! The loss has begun to rise: {by}" if change > 0 else f"The loss still falls: {by}"
+    least = f"a change of less than about {chance:.3g} can't be told from chance"
+    return f"Over the last third of the log the loss is flat, as far as one can see: {least}."
 
 
 def jumps(run: Run) -> str | None:
@@ -163,7 +157,7 @@ def jumps(run: Run) -> str | None:
     i, before, back = found[0]
     more = "" if len(found) == 1 else f" There are {len(found)} such jumps."
     ends = "and comes back" if back else "and stays there" if i < len(run.loss) - 5 else "near the end of the log"
-    return f"The loss jumps at step {run.step[i]}, from {number(before)} to {number(run.loss[i])}, {ends}.{more}"
+    return f"! The loss jumps at step {run.step[i]}, from {before:.3g} to {run.loss[i]:.3g}, {ends}.{more}"
 
 
 def exploding(run: Run) -> str | None:
@@ -173,9 +167,7 @@ def exploding(run: Run) -> str | None:
     before, last = np.median(norm[: len(norm) // 2]), np.median(norm[-max(3, len(norm) // 10) :])
     if last <= 5 * before:
         return None
-    return (
-        f"The gradient explodes: its norm was {number(before)} in the first half of the log and is {number(last)} now."
-    )
+    return f"! The gradient explodes: its norm was {before:.3g} in the first half of the log and is {last:.3g} now."
 
 
 def always_clipped(run: Run) -> str | None:
@@ -183,29 +175,23 @@ def always_clipped(run: Run) -> str | None:
     if limit is None or len(norm) < FEW or np.isnan(norm).any() or (norm > limit).mean() < 0.9:
         return None
     share = f"in {np.mean(norm > limit):.0%} of the rows of the second half its norm is above max_grad_norm = {limit:g}"
-    return f"The gradient is clipped nearly always: {share}, up to {number(norm.max())}."
+    return f"! The gradient is clipped nearly always: {share}, up to {norm.max():.3g}."
 
 
-def no_better_than_nothing(run: Run) -> str | None:
-    last = tenths(run)[1]
-    if run.nothing is None or last < 0.98 * run.nothing or warming_up(run):
+def against_nothing(run: Run) -> str | None:
+    """Is the network better than whoever knows nothing?"""
+    if run.nothing is None or warming_up(run):
         return None
-    return (
-        f"The loss is {number(last)}. Whoever knows nothing and always answers {nothing_known(run)} has "
-        f"{number(run.nothing)} on these latents: the network has not learned more than that."
-    )
-
-
-WRONG: tuple[Callable[[Run], str | None], ...] = (
-    *(gradient_not_finite, no_gradient, gaps, not_falling, rising, rising_lately, jumps, exploding, always_clipped),
-    no_better_than_nothing,
-)
-
-# --- what is neither good nor bad ---
+    last = tenths(run)[1]
+    answers = NOTHING.get(run.settings["schedule.prediction_type"], "v = 0")
+    known = f"Whoever knows nothing and always answers {answers} has a loss of {run.nothing:.3g} on these latents"
+    if last >= 0.98 * run.nothing:
+        return f"! The loss is {last:.3g}. {known}: the network has not learned more than that."
+    return f"{known}. That of the network is {last / run.nothing:.0%} of it."
 
 
 def progress(run: Run) -> str | None:
-    step, ends = max(run.step[-1], run.checkpoint or 0), run.ends
+    step, ends = max(run.step[-1], run.checkpoint or 0), run.settings.get("training.steps")
     if ends is None:
         unknown = "there is no checkpoint with the recipe yet, so how far it goes isn't known"
         return f"The log has {count(len(run.step), 'row')}, up to step {run.step[-1]}; {unknown}."
@@ -228,7 +214,7 @@ def resumes(run: Run) -> str | None:
 
 def learning_rate(run: Run) -> str | None:
     """Warm-up, or decay, or neither."""
-    step, ends, rate = run.step[-1], run.ends, run.learning_rate
+    step, ends, rate = run.step[-1], run.settings.get("training.steps"), run.learning_rate
     warmup, decay = (run.settings.get(f"training.{name}_steps") for name in ("warmup", "decay"))
     if warming_up(run):
         of = f"{warmup} steps" if warmup else "unknown length"
@@ -244,38 +230,9 @@ def learning_rate(run: Run) -> str | None:
     return f"The learning rate is falling: {rate[-1]:g} now, of at most {rate.max():g}; it reaches 0 at step {ends:,}."
 
 
-def fallen(run: Run) -> str | None:
-    if len(run.step) < FEW:
-        return f"There are only {count(len(run.step), 'row')}: too few to say how the loss moves."
-    if not_falling(run):
-        return None
-    first, last, _ = tenths(run)
-    share = f" ({1 - last / first:.0%})" if first > 0 and last > 0 else ""
-    return f"The loss has fallen from {number(first)} (mean of the first tenth) to {number(last)} (last tenth){share}."
-
-
-def trend(run: Run) -> str | None:
-    """Does the loss still fall?"""
-    if (line := last_third(run)) is None or rising(run) or rising_lately(run):
-        return None
-    change, chance = line
-    if change < -chance:
-        return f"The loss still falls: by {number(-change)} over the last third of the log, more than chance does."
-    least = f"a change of less than about {number(chance)} can't be told from chance"
-    return f"Over the last third of the log the loss is flat, as far as one can see: {least}."
-
-
-def better_than_nothing(run: Run) -> str | None:
-    if run.nothing is None or no_better_than_nothing(run) or warming_up(run):
-        return None
-    return (
-        f"Whoever knows nothing and always answers {nothing_known(run)} has a loss of {number(run.nothing)} on these "
-        f"latents. That of the network is {tenths(run)[1] / run.nothing:.0%} of it."
-    )
-
-
-PLAIN: tuple[Callable[[Run], str | None], ...] = (
-    *(progress, resumes, learning_rate, fallen, trend, better_than_nothing),
+SIGNS: tuple[Callable[[Run], str | None], ...] = (
+    *(gradient, gaps, progress, resumes, learning_rate),
+    *(level, rising, trend, jumps, exploding, always_clipped, against_nothing),
 )
 
 # --- what several signs need ---
@@ -317,18 +274,8 @@ def last_third(run: Run) -> tuple[float, float] | None:
     return float(slope * span), max(float(3 * error * span), float(least))
 
 
-def nothing_known(run: Run) -> str:
-    """What v = 0 is, in what the network predicts; s and n are the signal and the noise rate."""
-    return {"epsilon": "ε = n·x_t", "sample": "x_0 = s·x_t"}.get(run.settings["schedule.prediction_type"], "v = 0")
-
-
-def number(value: float) -> str:
-    """Three digits that count."""
-    return f"{value:.3g}"
-
-
 def count(number: int, word: str) -> str:
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
+    return f"{number:,} {word}{'s' * (number != 1)}"
 
 
 def duration(seconds: float) -> str:
@@ -354,19 +301,19 @@ def read_run(path: Path) -> tuple[Run, list[str]]:
     table, remarks = read_log(file)
     alone = file.name != "log.csv"  # a log without its run
     settings, checkpoint, damaged = ({}, None, []) if alone else read_recipe_of(file.with_name("checkpoint.pt"))
-    nothing = loss_of_nothing(file.parent, settings)
-    return Run(file, **table, settings=settings, checkpoint=checkpoint, nothing=nothing), remarks + [
-        f"{one} is damaged." for one in damaged
-    ]
+    remarks = [f"! {remark}" for remark in (*remarks, *(f"{one} is damaged." for one in damaged))]
+    return Run(
+        file, **table, settings=settings, checkpoint=checkpoint, nothing=loss_of_nothing(file, settings)
+    ), remarks
 
 
-def loss_of_nothing(folder: Path, settings: dict[str, Any]) -> float | None:
+def loss_of_nothing(log: Path, settings: dict[str, Any]) -> float | None:
     """The loss of a UNet that always answers v = 0, from the latents in its run's folder: exact, nothing is drawn.
 
     There v² has the mean s² + n²·m, if m is the mean of x_0². An error of v is one of epsilon times 1/s, and one of x_0
     times 1/n. None for what isn't a UNet's run, and without its latents.
     """
-    prefix, pool = "schedule.", folder / "pool.safetensors"
+    prefix, pool = "schedule.", log.with_name("pool.safetensors")
     values = {key.removeprefix(prefix): value for key, value in settings.items() if key.startswith(prefix)}
     if not values or not pool.is_file():
         return None

@@ -263,10 +263,10 @@ def test_warm_up_is_seen_without_a_recipe(tmp_path: Path) -> None:
 def test_knowing_nothing(tmp_path: Path) -> None:
     found, _ = doctor.read_run(write(tmp_path, **{"steps": 2000}))
     settings = found.settings | {"schedule.prediction_type": "v_prediction"}
-    for nothing, sign in ((0.5, doctor.no_better_than_nothing), (0.8, doctor.better_than_nothing)):
-        known = doctor.replace(found, nothing=nothing, settings=settings)
-        said = [other(known) for other in (doctor.no_better_than_nothing, doctor.better_than_nothing)]
-        assert "always answers v = 0 has" in (sign(known) or "") and said.count(None) == 1
+    for nothing, said in ((0.5, "the network has not learned more than that"), (0.8, "That of the network is 6")):
+        sentence = doctor.against_nothing(doctor.replace(found, nothing=nothing, settings=settings))
+        assert f"always answers v = 0 has a loss of {nothing} on these latents" in sentence and said in sentence
+        assert sentence.startswith("! ") == (nothing == 0.5)
 
 
 def test_time_that_is_left(tmp_path: Path) -> None:
