@@ -740,7 +740,7 @@ FILES = [
     ),
     Bad("save integers", lambda m: save(m, "new", torch.int16), r"torch\.int16, must be a floating-point dtype"),
     Bad("evaluation below a file", lambda m: evaluate(m, output="file/a"), "'file/a'", NotADirectoryError),
-    Bad("scenes below a file", lambda m: sheet(Path("file/a.png"), 1), "File exists: 'file'", OSError),
+    Bad("scenes below a file", lambda m: sheet(Path("file/a.png"), 1), "File exists: 'file'", FileExistsError),
     Bad("pictures, no folder", lambda m: ImageFolder("file"), "there is no folder file", FileNotFoundError),
     Bad("no pictures", lambda m: ImageFolder("folder.safetensors"), r"holds no pictures; accepted: \.png, \.jpg"),
     Bad("pictures of 0 pixels", lambda m: ImageFolder("pictures", 0), "size=0; accepted: 1 and above"),
