@@ -62,15 +62,14 @@ def load(
     own = sort_parts(parts)
     make_tokenizer = own["pipeline"].get("tokenizer", Tokenizer)
     path, name = find_model(source or os.environ.get("SDLEARN_MODEL") or BUNDLED)
-    if path.is_dir():
-        if config is not None or ema:
-            raise ValueError(f"{path} is a folder; config and ema are for single files")
-        about = describe_folder(path, make_tokenizer)
-        networks = build_networks(about.configs, own)
+    folder = path.is_dir()
+    if folder and (config is not None or ema):
+        raise ValueError(f"{path} is a folder; config and ema are for single files")
+    about = describe_folder(path, make_tokenizer) if folder else describe_single_file(path, make_tokenizer, config)
+    networks = build_networks(about.configs, own)
+    if folder:
         load_folder(networks, path, dtype)
     else:
-        about = describe_single_file(path, make_tokenizer, config)
-        networks = build_networks(about.configs, own)
         load_single_file(networks, path, dtype, ema)
     networks.to(device=pick_device(device)).requires_grad_(False)
 
