@@ -72,8 +72,7 @@ def load(
     else:
         load_single_file(networks, path, dtype, ema)
     networks.to(device=pick_device(device)).requires_grad_(False)
-
-    if path.is_file() and config is None:
+    if not folder and config is None:
         prediction_type = prediction_type or find_prediction_type(path, about.tokenizer, **networks)
         networks["unet"].config = set_sample_size(networks["unet"].config, prediction_type)
     schedule = replace(about.schedule, prediction_type=prediction_type or about.schedule.prediction_type)
